@@ -1,0 +1,45 @@
+# Set-up happens once and again only when requirements.lock changes.
+PYTHON ?= python3
+BASE ?= main
+
+BIN := .venv/bin
+STAMP := .venv/installed
+
+.PHONY: help install repro test lint lock ci-report
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(STAMP)  ## Create .venv with the locked dependencies
+
+$(STAMP): requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info < (3, 11) and \
+	  sys.exit("error: $(PYTHON) is Python " + v + ", allowed: 3.11 or later (make PYTHON=...)")'
+	$(PYTHON) -m venv --clear .venv
+	sed -n '/^uv==/,/^ *# via/p' requirements.lock > .venv/uv.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes requirements.lock
+	@touch $@
+
+repro: install  ## Run the pipeline: whatever changed since the last run
+	$(BIN)/dvc repro
+
+test: install  ## Run all tests
+	$(BIN)/python -m pytest
+
+lint: install  ## Check style, format and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+lock:  ## Resolve the newest versions that pyproject.toml allows into requirements.lock
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-header --group dev --output-file requirements.lock pyproject.toml
+
+ci-report: install  ## Print, as Markdown, how parameters and metrics differ from BASE (main)
+	@printf '## Parameters, against %s\n\n' '$(BASE)'
+	@$(BIN)/dvc params diff --md '$(BASE)'
+	@printf '\n## Metrics, against %s\n\n' '$(BASE)'
+	@$(BIN)/dvc metrics diff --md '$(BASE)'

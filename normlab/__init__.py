@@ -1,0 +1,1 @@
+"""Compare the normalizations a small CNN can use, and say how sure the answer is."""

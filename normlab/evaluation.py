@@ -1,0 +1,81 @@
+"""Trained networks on the test images."""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from normlab import networks
+from normlab.errors import InputError
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The weights of a trial after an epoch, and the network they belong to."""
+
+    variant: str
+    settings: dict[str, Any]
+    seed: int
+    epoch: int
+    weights: Arrays
+
+
+class Images(NamedTuple):
+    """Test images, (n, 28, 28) uint8, and their labels, (n,) uint8."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+class Measured(NamedTuple):
+    """What a model does on the test images."""
+
+    variant: str
+    seed: int
+    epoch: int
+    loss: float
+    """Mean cross-entropy, nats."""
+    accuracy: float
+    probabilities: NDArray[np.float32]
+    """(n, 10), softmax of the logits."""
+
+
+def check(model: Model, where: str) -> None:
+    """Refuse weights that are not those of the model's network.
+
+    Raises
+    ------
+    InputError
+        If a tensor is missing, unknown or of another shape; `where` names the file.
+    """
+    network = networks.build(model.variant, **model.settings)
+    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    got = {name: array.shape for name, array in model.weights.items()}
+    for name in sorted(expected.keys() | got.keys()):
+        if expected.get(name) != got.get(name):
+            raise InputError(
+                f"{where}: does not fit the {model.variant} network: {name} has shape "
+                f"{got.get(name, 'missing')}, allowed: {expected.get(name, 'no such tensor')}"
+            )
+
+
+def measure(model: Model, test: Images) -> Measured:
+    """Apply a model to the test images, in float32 on the CPU."""
+    torch.set_num_threads(1)
+    network = networks.build(model.variant, **model.settings)
+    network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
+    outputs = networks.logits(network, torch.from_numpy(test.images))
+    loss, accuracy = networks.loss_and_accuracy(outputs, torch.from_numpy(test.labels).long())
+    probabilities = outputs.softmax(1).numpy()
+    return Measured(model.variant, model.seed, model.epoch, loss, accuracy, probabilities)
+
+
+def small_share(model: Model, threshold: float = 1e-3) -> float:
+    """Share of the trainable parameters whose absolute value is below `threshold`."""
+    network = networks.build(model.variant, **model.settings)
+    values = np.concatenate([model.weights[name].ravel() for name, _ in network.named_parameters()])
+    return float(np.mean(np.abs(values) < threshold))

@@ -1,0 +1,138 @@
+"""The MNIST network and its normalization layers.
+
+Seven convolutions without bias, each followed by ReLU and a normalization, then a global average
+and a linear layer: 7,946 parameters with batch or group norm.
+"""
+
+import inspect
+import math
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+MEAN, STD = 0.1307, 0.3081
+POOL_AFTER = 3
+CONVOLUTIONS = (  # channels in, channels out, kernel, padding
+    (1, 12, 3, 0),
+    (12, 16, 3, 0),
+    (16, 6, 1, 0),
+    (6, 12, 3, 0),
+    (12, 14, 3, 0),
+    (14, 14, 3, 0),
+    (14, 14, 3, 1),
+)
+
+
+def batch_norm(channels: int, side: int) -> nn.Module:  # noqa: ARG001
+    """Batch normalization (Ioffe & Szegedy 2015, arXiv 1502.03167): over (N,H,W), per channel."""
+    return nn.BatchNorm2d(channels)
+
+
+def group_norm(channels: int, side: int, *, gn_groups: int) -> nn.Module:  # noqa: ARG001
+    """Group normalization (Wu & He 2018, arXiv 1803.08494): over (C/G,H,W), per image and group.
+
+    G is the largest divisor of `channels` that is at most `gn_groups`.
+    """
+    return nn.GroupNorm(largest_divisor(channels, gn_groups), channels)
+
+
+def layer_norm(channels: int, side: int, *, ln_affine: str) -> nn.Module:
+    """Layer normalization (Ba et al. 2016, arXiv 1607.06450): over (C,H,W), per image.
+
+    `ln_affine` is "elementwise" for a scale and shift per element, as `nn.LayerNorm` has it, or
+    "channel" for one per channel.
+    """
+    if ln_affine == "channel":
+        return nn.GroupNorm(1, channels)
+    return nn.LayerNorm([channels, side, side])
+
+
+NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
+    "bn_l1": batch_norm,
+    "gn": group_norm,
+    "ln": layer_norm,
+}
+
+
+def settings(variant: str) -> list[str]:
+    """Names of the parameters that the variant's normalization takes."""
+    return inspect.getfullargspec(NORMALIZATIONS[variant]).kwonlyargs
+
+
+def largest_divisor(number: int, limit: int) -> int:
+    """Largest divisor of `number` that is at most `limit` (both at least 1)."""
+    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
+
+
+def build(variant: str, **setting: object) -> nn.Sequential:
+    """Build the network of a variant, with the normalization settings that `settings` names.
+
+    It maps standardized images, (n, 1, 28, 28) float32, to logits, (n, 10) float32. Its children
+    are conv1, relu1, norm1, …, pool, …, average, flatten, linear.
+    """
+    network, side = nn.Sequential(), 28
+    for i, (inputs, outputs, kernel, padding) in enumerate(CONVOLUTIONS, start=1):
+        side += 2 * padding - kernel + 1
+        convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
+        network.add_module(f"conv{i}", convolution)
+        network.add_module(f"relu{i}", nn.ReLU())
+        network.add_module(f"norm{i}", NORMALIZATIONS[variant](outputs, side, **setting))
+        if i == POOL_AFTER:
+            network.add_module("pool", nn.MaxPool2d(2))
+            side //= 2
+    network.add_module("average", nn.AdaptiveAvgPool2d(1))
+    network.add_module("flatten", nn.Flatten())
+    network.add_module("linear", nn.Linear(outputs, 10))
+    return network
+
+
+def initialize(network: nn.Module, rng: np.random.Generator) -> None:
+    """Draw convolution and linear parameters from U(±1/√fan_in), PyTorch's default, with `rng`.
+
+    Normalization layers keep their scale 1 and shift 0.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            for parameter in module.parameters():
+                drawn = rng.uniform(-bound, bound, tuple(parameter.shape))
+                parameter.data.copy_(torch.from_numpy(drawn))
+
+
+def parameters_by_layer(network: nn.Module) -> dict[str, int]:
+    """Trainable parameters of each child that has any, in the network's order."""
+    counts = {name: sum(p.numel() for p in m.parameters()) for name, m in network.named_children()}
+    return {name: count for name, count in counts.items() if count}
+
+
+def standardize(pixels: Tensor) -> Tensor:
+    """Turn (n, 784) or (n, 28, 28) uint8 pixels into (n, 1, 28, 28) float32 of mean 0, std 1."""
+    scaled = pixels.view(-1, 1, 28, 28).float()
+    return scaled.mul_(1 / (255 * STD)).sub_(MEAN / STD)
+
+
+@torch.inference_mode()
+def logits(network: nn.Module, pixels: Tensor, batch_size: int = 250) -> Tensor:
+    """Apply the network in evaluation mode and in float32, whatever precision trained it.
+
+    Parameters
+    ----------
+    pixels
+        (n, 28, 28) uint8, on the network's device.
+    batch_size
+        Images at a time; it changes the speed, not the result's meaning.
+
+    Returns
+    -------
+    (n, 10) float32.
+    """
+    network.eval()
+    return torch.cat([network(standardize(batch)) for batch in pixels.split(batch_size)])
+
+
+def loss_and_accuracy(outputs: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean cross-entropy (nats) and fraction correct of logits (n, 10) for labels (n,) int64."""
+    loss = nn.functional.cross_entropy(outputs, labels)
+    return float(loss), float((outputs.argmax(1) == labels).double().mean())

@@ -1,0 +1,63 @@
+"""What a killed train stage leaves behind, so that the next run goes on instead of starting over.
+
+A checkpoint is used only by a run that would have computed it bit for bit: same recipe, data,
+code, torch and device. Nothing here is an output; a stage that succeeds removes its checkpoints.
+"""
+
+import hashlib
+import inspect
+import json
+from pathlib import Path
+from types import ModuleType
+
+import safetensors
+import torch
+from safetensors.numpy import load_file, save
+
+from normlab import augment, networks, training
+from normlab.training import Data, Recipe, State
+from stages import files
+
+
+def folder(root: Path, recipe: Recipe, data: Data, machine: str) -> Path:
+    """Where the checkpoints of these trials are kept: a name made from all they depend on."""
+    digest = hashlib.sha256(f"{recipe} {machine} {torch.__version__}".encode())
+    modules: tuple[ModuleType, ...] = (augment, networks, training)
+    for module in modules:
+        digest.update(inspect.getsource(module).encode())
+    for array in data:
+        digest.update(array)
+    return root / recipe.variant / digest.hexdigest()[:16]
+
+
+def save_state(directory: Path, state: State) -> None:
+    """Write the state of a trial after an epoch."""
+    tensors = {f"weights/{name}": array for name, array in state.weights.items()}
+    tensors |= {f"momentum/{name}": array for name, array in state.momentum.items()}
+    files.write(_path(directory, state.seed, state.epoch), save(tensors, _metadata(state)))
+
+
+def load_states(directory: Path, seed: int, epochs: int) -> list[State]:
+    """Read the epochs of a trial that were finished before it was interrupted, in order."""
+    states: list[State] = []
+    for epoch in range(1, epochs + 1):
+        path = _path(directory, seed, epoch)
+        if not path.exists():
+            break
+        with safetensors.safe_open(path, "numpy") as stream:
+            row = json.loads(stream.metadata()["row"])
+        tensors = load_file(path)
+        weights, momentum = (
+            {name.removeprefix(prefix): a for name, a in tensors.items() if name.startswith(prefix)}
+            for prefix in ("weights/", "momentum/")
+        )
+        states.append(State(seed, epoch, weights, momentum, row))
+    return states
+
+
+def _metadata(state: State) -> dict[str, str]:
+    return {"row": json.dumps(state.row)}
+
+
+def _path(directory: Path, seed: int, epoch: int) -> Path:
+    return directory / f"seed{seed}-epoch{epoch:02d}.safetensors"

@@ -1,0 +1,208 @@
+"""Stage `evaluate`: the one stage that sees test images. Scores, compares and explains."""
+
+import sys
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+from PIL import Image
+from safetensors.numpy import load_file
+from tqdm import tqdm
+
+from normlab import cluster, evaluation, mnist, networks, params, statistics
+from normlab.errors import InputError, reported
+from normlab.evaluation import Images, Measured, Model
+from stages import files
+
+PARAMS = Path("params.yaml")
+SPLIT = Path("data/test")
+MODELS = Path("models")
+HISTORIES = Path("reports/history")
+MISCLASSIFIED_IMAGES = Path("data/misclassified")
+REPORTS = Path("reports")
+
+BOOTSTRAP_SEED = 0
+TARGET_ACCURACY = 0.98
+
+
+def main(variants: list[str]) -> None:
+    """Evaluate the models of `variants` and write metrics, tables and misclassified images."""
+    settings = params.load(PARAMS)
+    of_variant = {v: {n: getattr(settings, n) for n in networks.settings(v)} for v in variants}
+    histories = {variant: read_history(variant) for variant in variants}
+    models = [
+        read_model(variant, of_variant[variant], int(row.seed), int(row.epoch))
+        for variant in variants
+        for row in histories[variant].itertuples()
+    ]
+    test = Images(*mnist.read_split(SPLIT, "test"))
+
+    measured: dict[tuple[str, int, int], Measured] = {}
+    with cluster.connect(len(models)) as client, tqdm(total=len(models), unit="model") as bar:
+        tasks = [(model, 1) for model in models]
+        for result in cluster.iterate(client, evaluation.measure, tasks, test):
+            measured[result.variant, result.seed, result.epoch] = result
+            bar.update()
+    results = [measured[model.variant, model.seed, model.epoch] for model in models]
+    last = {variant: int(histories[variant]["epoch"].max()) for variant in variants}
+    final = [result for result in results if result.epoch == last[result.variant]]
+    final_models = [model for model in models if model.epoch == last[model.variant]]
+
+    files.write_table(REPORTS / "test_curves.csv", curves(results))
+    files.write_table(REPORTS / "predictions.csv", predictions(final, test))
+    files.write_table(REPORTS / "confusion.csv", confusion(final, test))
+    files.write_table(REPORTS / "parameters.csv", parameters(of_variant))
+    wrong = misclassified(final, test)
+    files.write_table(REPORTS / "misclassified.csv", wrong)
+    with files.directory(MISCLASSIFIED_IMAGES) as directory:
+        for index in sorted(set(wrong["index"])):
+            Image.fromarray(test.images[index]).save(directory / f"{index:05d}.png")
+    summaries = {
+        variant: summary(
+            [result for result in final if result.variant == variant],
+            [model for model in final_models if model.variant == variant],
+            histories[variant],
+            test,
+        )
+        for variant in variants
+    }
+    comparisons = {
+        f"{one}_vs_{other}": comparison(one, other, final, test)
+        for one, other in combinations(variants, 2)
+    }
+    files.write_metrics(REPORTS / "metrics.json", summaries | comparisons)
+
+
+def read_history(variant: str) -> pd.DataFrame:
+    """Read what a train stage recorded of its epochs."""
+    path = HISTORIES / f"{variant}.csv"
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def read_model(variant: str, settings: dict[str, Any], seed: int, epoch: int) -> Model:
+    """Read the weights of a trial after an epoch and check that they fit the network."""
+    path = MODELS / variant / f"seed{seed}" / f"epoch{epoch:02d}.safetensors"
+    try:
+        weights = load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    model = Model(variant, settings, seed, epoch, weights)
+    evaluation.check(model, str(path))
+    return model
+
+
+def curves(results: list[Measured]) -> pd.DataFrame:
+    """Test loss and accuracy of every epoch of every trial."""
+    columns = ["variant", "seed", "epoch", "loss", "accuracy"]
+    return pd.DataFrame([result[: len(columns)] for result in results], columns=columns)
+
+
+def predictions(final: list[Measured], test: Images) -> pd.DataFrame:
+    """Digits predicted by every trial's last model, a row per test image, a column per trial."""
+    columns = {f"{r.variant}_seed{r.seed}": r.probabilities.argmax(1) for r in final}
+    return pd.DataFrame({"index": np.arange(len(test.labels)), "true": test.labels, **columns})
+
+
+def confusion(final: list[Measured], test: Images) -> pd.DataFrame:
+    """Confusion counts of every variant, summed over its seeds."""
+    rows = []
+    for variant in dict.fromkeys(result.variant for result in final):
+        matrix = sum(
+            statistics.confusion_matrix(test.labels, result.probabilities.argmax(1))
+            for result in final
+            if result.variant == variant
+        )
+        rows += [(variant, *pair, count) for pair, count in np.ndenumerate(matrix)]
+    table = [(variant, true, predicted, count) for variant, true, predicted, count in rows]
+    return pd.DataFrame(table, columns=["variant", "true", "predicted", "count"])
+
+
+def parameters(of_variant: dict[str, dict[str, Any]]) -> pd.DataFrame:
+    """Trainable parameters of every layer of every variant."""
+    rows = [
+        (variant, layer, count)
+        for variant, settings in of_variant.items()
+        for layer, count in networks.parameters_by_layer(
+            networks.build(variant, **settings)
+        ).items()
+    ]
+    return pd.DataFrame(rows, columns=["variant", "layer", "parameters"])
+
+
+def misclassified(final: list[Measured], test: Images) -> pd.DataFrame:
+    """Test images that a trial's last model gets wrong, with what it thought of them."""
+    tables = []
+    for result in final:
+        predicted = result.probabilities.argmax(1)
+        wrong = np.flatnonzero(predicted != test.labels)
+        columns = {
+            "variant": result.variant,
+            "seed": result.seed,
+            "index": wrong,
+            "true": test.labels[wrong],
+            "predicted": predicted[wrong],
+            "probability": result.probabilities[wrong, predicted[wrong]],
+            "probability_true": result.probabilities[wrong, test.labels[wrong]],
+        }
+        tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def summary(
+    final: list[Measured], models: list[Model], history: pd.DataFrame, test: Images
+) -> dict[str, Any]:
+    """Metrics of one variant over its seeds."""
+    accuracy = statistics.mean_interval(np.array([result.accuracy for result in final]))
+    errors = [
+        statistics.expected_calibration_error(result.probabilities, test.labels) for result in final
+    ]
+    reached = [
+        statistics.first_epoch_reaching(trial["val_accuracy"].to_numpy(), TARGET_ACCURACY)
+        for _, trial in history.groupby("seed", sort=False)
+    ]
+    epochs = [epoch for epoch in reached if epoch is not None]
+    network = networks.build(models[0].variant, **models[0].settings)
+    return {
+        "accuracy": accuracy.mean,
+        "accuracy_std": accuracy.std,
+        "accuracy_low": accuracy.low,
+        "accuracy_high": accuracy.high,
+        "loss": float(np.mean([result.loss for result in final])),
+        "parameters": sum(networks.parameters_by_layer(network).values()),
+        "ece": float(np.mean(errors)),
+        "small_weights": float(np.mean([evaluation.small_share(model) for model in models])),
+        "epochs_to_98": float(np.mean(epochs)) if len(epochs) == len(reached) else None,
+    }
+
+
+def comparison(one: str, other: str, final: list[Measured], test: Images) -> dict[str, Any]:
+    """Difference in test accuracy of two variants, `one` less `other`, on the same images."""
+
+    def correct(variant: str) -> dict[int, Any]:
+        return {
+            result.seed: result.probabilities.argmax(1) == test.labels
+            for result in final
+            if result.variant == variant
+        }
+
+    ours, theirs = correct(one), correct(other)
+    paired = [ours[seed].astype(np.int8) - theirs[seed].astype(np.int8) for seed in ours]
+    interval = statistics.two_level_bootstrap(np.array(paired), seed=BOOTSTRAP_SEED)
+    return {
+        "difference": interval.mean,
+        "low": interval.low,
+        "high": interval.high,
+        "min_p": statistics.sign_flip_floor(len(paired)),
+        "verdict": statistics.verdict(interval.low, interval.high),
+    }
+
+
+if __name__ == "__main__":
+    with reported():
+        main(sys.argv[1:])

@@ -1,0 +1,107 @@
+"""Stage `plot`: the figures, from the tables of the other stages."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from normlab import augment, figures, mnist, params
+from normlab.errors import InputError, reported
+from stages import files
+
+PARAMS = Path("params.yaml")
+SPLIT = Path("data/train")
+HISTORIES = Path("reports/history")
+MISCLASSIFIED_IMAGES = Path("data/misclassified")
+REPORTS = Path("reports")
+FIGURES = Path("reports/figures")
+
+SAMPLES, DRAWS, SAMPLES_SEED = 12, 4, 0
+
+
+def main(variants: list[str]) -> None:
+    """Draw all figures for `variants`, in that order."""
+    settings = params.load(PARAMS)
+    ranges = augment.Ranges(
+        rotation=settings.affine_rotation,
+        translation=settings.affine_translation,
+        scale=(settings.affine_scale[0], settings.affine_scale[1]),
+        shear=settings.affine_shear,
+    )
+    test_curves = read(REPORTS / "test_curves.csv")
+    last = test_curves.groupby("variant")["epoch"].transform("max")
+    wrong = read(REPORTS / "misclassified.csv")
+    drawn = {
+        "samples": figures.samples(*samples(ranges)),
+        "test_curves": figures.curves(test_curves, "Test images"),
+        "val_curves": figures.curves(validation_curves(variants), "Validation images"),
+        "accuracies": figures.final_accuracies(
+            test_curves[test_curves["epoch"] == last], intervals(variants)
+        ),
+        "confusion": figures.confusion_matrices(read(REPORTS / "confusion.csv")),
+        "parameters": figures.layer_parameters(read(REPORTS / "parameters.csv")),
+    }
+    for variant in variants:
+        rows = wrong[wrong["variant"] == variant]
+        images = {int(index): read_image(int(index)) for index in rows["index"].unique()}
+        drawn[f"misclassified_{variant}"] = figures.misclassified_digits(rows, images, variant)
+    with files.directory(FIGURES) as directory:
+        for name, figure in drawn.items():
+            (directory / f"{name}.png").write_bytes(figures.png_bytes(figure))
+
+
+def samples(ranges: augment.Ranges) -> tuple[figures.Images, figures.Images]:
+    """Take some training images and draw random affine maps of each."""
+    images, _ = mnist.read_split(SPLIT, "train")
+    originals = images[:SAMPLES]
+    repeated = np.tile(originals, (DRAWS, 1, 1))
+    maps = augment.draw(np.random.default_rng(SAMPLES_SEED), len(repeated), ranges)
+    sources = augment.source_pixels(maps, augment.grid()).astype(np.int64)
+    pixels = np.take_along_axis(augment.pad(repeated), sources, axis=1)
+    return originals, pixels.reshape(DRAWS, *originals.shape)
+
+
+def validation_curves(variants: list[str]) -> pd.DataFrame:
+    """Gather validation loss and accuracy of all epochs, in the form of `test_curves.csv`."""
+    tables = [read(HISTORIES / f"{v}.csv").assign(variant=v) for v in variants]
+    return pd.concat(tables).rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"})
+
+
+def intervals(variants: list[str]) -> pd.DataFrame:
+    """Mean test accuracy of every variant with its interval, from the metrics."""
+    path = REPORTS / "metrics.json"
+    try:
+        metrics = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    columns = {"accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
+    rows = [
+        {new: metrics[v][old] for old, new in columns.items()} | {"variant": v} for v in variants
+    ]
+    return pd.DataFrame(rows).astype(dict.fromkeys(columns.values(), float))
+
+
+def read(path: Path) -> pd.DataFrame:
+    """Read a table."""
+    try:
+        return pd.read_csv(path)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def read_image(index: int) -> figures.Images:
+    """Read a misclassified test image, (28, 28) uint8."""
+    path = MISCLASSIFIED_IMAGES / f"{index:05d}.png"
+    try:
+        with Image.open(path) as image:
+            return np.array(image)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+if __name__ == "__main__":
+    with reported():
+        main(sys.argv[1:])

@@ -1,0 +1,42 @@
+import numpy as np
+import pytest
+
+from normlab.augment import Ranges
+from normlab.networks import NORMALIZATIONS
+from normlab.training import Data, Recipe
+
+SETTINGS = {"bn_l1": {}, "gn": {"gn_groups": 4}, "ln": {"ln_affine": "elementwise"}}
+VARIANTS = list(NORMALIZATIONS)
+
+
+def make_recipe(variant: str = "gn", **changes: object) -> Recipe:
+    fields = {
+        "variant": variant,
+        "settings": SETTINGS[variant],
+        "epochs": 2,
+        "batch_size": 32,
+        "lr": 0.015,
+        "momentum": 0.9,
+        "nesterov": True,
+        "lr_schedule": "cosine",
+        "lr_step_epochs": 9,
+        "lr_step_factor": 0.1,
+        "l1_lambda": 1e-4 if variant == "bn_l1" else None,
+        "augmentation": Ranges(rotation=7, translation=0.1, scale=(0.85, 1.15), shear=5),
+        "device": "cpu",
+        "precision": "float32",
+    }
+    return Recipe(**(fields | changes))  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def noise() -> Data:
+    rng = np.random.default_rng(0)
+
+    def images(count: int) -> np.ndarray:
+        return rng.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+
+    def labels(count: int) -> np.ndarray:
+        return rng.integers(0, 10, count, dtype=np.uint8)
+
+    return Data(images(100), labels(100), images(40), labels(40))

@@ -1,0 +1,84 @@
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import dask
+import pytest
+
+from normlab import cluster, training
+from normlab.errors import InputError
+from normlab.training import Data
+from tests.conftest import make_recipe
+
+
+def add(state: tuple[str, int], amount: int) -> tuple[str, int]:
+    return state[0], state[1] + amount
+
+
+def where(state: Any, _: Any) -> Any:
+    return [*state, (os.getpid(), time.monotonic())]
+
+
+def refuse(state: int, _: Any) -> int:
+    if state == 1:
+        raise InputError("seed 1 will not do")
+    return state
+
+
+def test_chains_are_stepped_in_order_one_worker_per_core_and_none_stays() -> None:
+    with cluster.connect(chains=3) as client:
+        workers = client.scheduler_info()["workers"]
+        assert {worker["nthreads"] for worker in workers.values()} == {1}
+        assert len(workers) == min(3, cluster.CPU_COUNT)
+        pids = list(client.run(os.getpid).values())
+        chains = [(("a", 0), 3), (("b", 10), 2), (("c", 20), 0)]
+        states = list(cluster.iterate(client, add, chains, 1))
+        assert [s for s in states if s[0] == "a"] == [("a", 1), ("a", 2), ("a", 3)]
+        assert [s for s in states if s[0] == "b"] == [("b", 11), ("b", 12)]
+        assert len(states) == 5
+        with pytest.raises(InputError, match="seed 1 will not do"):
+            list(cluster.iterate(client, refuse, [(0, 1), (1, 1)], None))
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.fixture
+def scheduler(tmp_path: Path) -> Iterator[str]:
+    """A scheduler and a worker started by hand, elsewhere, without this project on their path."""
+    script = (
+        "import asyncio, sys\n"
+        "from distributed import Scheduler, Worker\n"
+        "async def main():\n"
+        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=None) as scheduler:\n"
+        "        async with Worker(scheduler.address, nthreads=1):\n"
+        "            print(scheduler.address, flush=True)\n"
+        "            await asyncio.to_thread(sys.stdin.read)\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    yield process.stdout.readline().strip()
+    process.communicate()
+
+
+def test_a_configured_scheduler_runs_our_code(scheduler: str, noise: Data) -> None:
+    recipe = make_recipe()
+    start = training.start(recipe, 0)
+    expected = training.train_epoch(recipe, start, noise)
+    with dask.config.set({"scheduler-address": scheduler}), cluster.connect(chains=1) as client:
+        assert client.scheduler_info()["address"] == scheduler
+
+        def step(state: training.State, data: Data) -> training.State:
+            return training.train_epoch(recipe, state, data)
+
+        (got,) = cluster.iterate(client, step, [(start, 1)], noise)
+    assert got.row == expected.row

@@ -1,0 +1,78 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from normlab import evaluation, networks, training
+from normlab.errors import InputError
+from normlab.evaluation import Images, Model
+from normlab.training import Data
+from tests.conftest import SETTINGS, VARIANTS, make_recipe
+
+
+def model_of(variant: str, seed: int = 0) -> Model:
+    state = training.start(make_recipe(variant), seed)
+    return Model(variant, SETTINGS[variant], seed, 1, state.weights)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_measure_is_the_network_applied_to_the_images(variant: str, noise: Data) -> None:
+    model = model_of(variant)
+    got = evaluation.measure(model, Images(noise.val_images, noise.val_labels))
+    network = networks.build(variant, **SETTINGS[variant]).eval()
+    network.load_state_dict({n: torch.from_numpy(a) for n, a in model.weights.items()})
+    pixels = torch.from_numpy(noise.val_images).float()[:, None] / 255
+    with torch.no_grad():
+        expected = network((pixels - 0.1307) / 0.3081).softmax(1).numpy()
+    np.testing.assert_allclose(got.probabilities, expected, atol=1e-5)
+    of_true = expected[np.arange(40), noise.val_labels]
+    assert got.loss == pytest.approx(-np.log(of_true).mean(), rel=1e-4)
+    assert got.accuracy == np.mean(expected.argmax(1) == noise.val_labels)
+    assert (got.variant, got.seed, got.epoch) == (variant, 0, 1)
+
+
+def test_validation_and_test_are_measured_alike(noise: Data) -> None:
+    recipe = make_recipe()
+    state = training.train_epoch(recipe, training.start(recipe, 0), noise)
+    model = Model("gn", SETTINGS["gn"], 0, 1, state.weights)
+    got = evaluation.measure(model, Images(noise.val_images, noise.val_labels))
+    assert got.loss == state.row["val_loss"]
+    assert got.accuracy == state.row["val_accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"conv1.weight": np.zeros((12, 1, 5, 5))},
+            r"conv1.weight has shape \(12, 1, 5, 5\), .*3, 3",
+        ),
+        ({"extra": np.zeros(3)}, r"extra has shape \(3,\), allowed: no such tensor"),
+    ],
+)
+def test_weights_of_another_network_are_refused(
+    change: dict[str, np.ndarray], message: str
+) -> None:
+    model = model_of("gn")
+    with pytest.raises(InputError, match=f"^a/file: does not fit the gn network: {message}"):
+        evaluation.check(replace(model, weights=model.weights | change), "a/file")
+
+
+def test_a_missing_tensor_is_refused() -> None:
+    model = model_of("gn")
+    weights = {name: array for name, array in model.weights.items() if name != "linear.bias"}
+    with pytest.raises(InputError, match=r"linear\.bias has shape missing, allowed: \(10,\)"):
+        evaluation.check(replace(model, weights=weights), "a/file")
+
+
+def test_small_share_counts_trainable_weights_only() -> None:
+    model = model_of("bn_l1")
+    trainable = {"conv1.weight": 108, "linear.bias": 10}
+    zeroed = {name: np.zeros_like(model.weights[name]) for name in trainable}
+    buffers = {"norm1.running_mean": np.zeros(12, dtype=np.float32)}
+    before = evaluation.small_share(model)
+    after = evaluation.small_share(replace(model, weights=model.weights | zeroed | buffers))
+    # The shifts of the seven norms start at zero: 88 of 7,946 parameters.
+    assert before >= 88 / 7946
+    assert after == pytest.approx(before + (118 - before * 0) / 7946, abs=3 / 7946)

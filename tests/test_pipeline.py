@@ -1,0 +1,343 @@
+"""The real commands on real MNIST, in a copy of the project, with a small budget."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from distributed import Client
+from dvc.repo import Repo
+
+from normlab import cluster, params
+from stages import evaluate, plot, train
+
+ROOT = Path(__file__).parent.parent
+TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
+REPORTS = [
+    "confusion.csv",
+    "history/bn_l1.csv",
+    "history/gn.csv",
+    "history/ln.csv",
+    "metrics.json",
+    "misclassified.csv",
+    "parameters.csv",
+    "predictions.csv",
+    "test_curves.csv",
+]
+BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
+
+
+def set_params(project: Path, values: dict[str, str]) -> None:
+    path = project / "params.yaml"
+    lines = path.read_text().splitlines()
+    changed = [
+        f"{key}: {values[key]}" if (key := line.split(":")[0]) in values else line for line in lines
+    ]
+    path.write_text("\n".join(changed) + "\n")
+
+
+def run(project: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `.venv/bin/<command>` as a user who has not activated the environment."""
+    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p)
+    done = subprocess.run(
+        [f".venv/bin/{command[0]}", *command[1:]],
+        cwd=project,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
+    lines = done.stdout.splitlines()
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
+
+
+def git(project: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, run once from nothing: no data, no lock, no reports, no cache."""
+    folder = tmp_path_factory.mktemp("clone")
+    listed = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
+    for name in listed:
+        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("reports/"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    set_params(folder, BUDGET)
+    git(folder, "init", "-q")
+    ran = run(folder, "dvc", "repro")
+    assert stages_run(ran) == ["download", *TRAIN, "evaluate", "plot"]
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "Run")
+    return folder
+
+
+def test_all_outputs_are_there(project: Path) -> None:
+    for name in REPORTS:
+        assert (project / "reports" / name).stat().st_size > 0
+    figures = {path.stem for path in (project / "reports/figures").iterdir()}
+    assert figures == {
+        *("samples", "test_curves", "val_curves", "accuracies", "confusion", "parameters"),
+        *("misclassified_bn_l1", "misclassified_gn", "misclassified_ln"),
+    }
+    models = sorted(
+        str(p.relative_to(project)) for p in (project / "models").rglob("*.safetensors")
+    )
+    assert models == [
+        f"models/{v}/seed{s}/epoch01.safetensors" for v in ("bn_l1", "gn", "ln") for s in (0, 1)
+    ]
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert list(metrics) == ["bn_l1", "gn", "ln", "bn_l1_vs_gn", "bn_l1_vs_ln", "gn_vs_ln"]
+    assert [metrics[v]["parameters"] for v in ("bn_l1", "gn", "ln")] == [7946, 7946, 55546]
+    header = (project / "reports/history/bn_l1.csv").read_text().splitlines()[0]
+    columns = "seed,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,l1_penalty"
+    assert header == columns
+    assert not (project / "checkpoints/gn").exists()
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_a_second_repro_runs_nothing(project: Path) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    again = run(project, "dvc", "repro")
+    assert stages_run(again) == []
+    assert "Data and pipelines are up to date." in again.stdout
+    assert (project / "dvc.lock").read_bytes() == lock
+
+
+AFFINE = [*TRAIN, "plot"]
+CHANGES = {
+    "seeds": ("[0, 2]", TRAIN),
+    "epochs": ("2", TRAIN),
+    "val_size": ("501", TRAIN),
+    "train_size": ("501", TRAIN),
+    "batch_size": ("64", TRAIN),
+    "lr": ("0.02", TRAIN),
+    "momentum": ("0.8", TRAIN),
+    "nesterov": ("false", TRAIN),
+    "lr_schedule": ("constant", TRAIN),
+    "lr_step_epochs": ("5", TRAIN),
+    "lr_step_factor": ("0.5", TRAIN),
+    "l1_lambda": ("0.001", ["train_bn_l1"]),
+    "gn_groups": ("2", ["train_gn", "evaluate"]),
+    "ln_affine": ("channel", ["train_ln", "evaluate"]),
+    "affine_rotation": ("8.0", AFFINE),
+    "affine_translation": ("0.2", AFFINE),
+    "affine_scale": ("[0.8, 1.2]", AFFINE),
+    "affine_shear": ("4.0", AFFINE),
+    "device": ("cpu", TRAIN),
+    "precision": ("float32", TRAIN),
+}
+
+
+def test_each_parameter_changes_exactly_its_stages(project: Path) -> None:
+    assert set(CHANGES) == set(params.Params.model_fields)
+    committed = (project / "params.yaml").read_text()
+    try:
+        for key, (value, expected) in CHANGES.items():
+            set_params(project, {key: value})
+            with Repo(str(project)) as repo:
+                assert sorted(repo.status()) == sorted(expected), key
+            (project / "params.yaml").write_text(committed)
+    finally:
+        (project / "params.yaml").write_text(committed)
+
+
+class Recorder:
+    """Parameters that remember which of them were read."""
+
+    def __init__(self, values: params.Params) -> None:
+        self.values, self.read = values, set[str]()
+
+    def __getattr__(self, name: str) -> object:
+        self.read.add(name)
+        return getattr(self.values, name)
+
+
+@pytest.mark.parametrize("stage", [*TRAIN, "evaluate", "plot"])
+def test_params_are_the_keys_the_stage_reads_and_its_outputs_do_not_depend_on_the_cluster(
+    project: Path, stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(project)
+    recorder = Recorder(params.load(Path("params.yaml")))
+    monkeypatch.setattr(params, "load", lambda _: recorder)
+    monkeypatch.setattr(
+        cluster,
+        "connect",
+        lambda _: Client(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+        ),
+    )
+    if stage.startswith("train_"):
+        train.main(stage.removeprefix("train_"))
+    else:
+        {"evaluate": evaluate, "plot": plot}[stage].main(["bn_l1", "gn", "ln"])
+    with Repo(str(project)) as repo:
+        declared = {key for p in repo.stage.load_one(name=stage).params for key in p.params}
+        assert recorder.read == declared
+        assert repo.status() == {}
+
+
+def test_training_needs_no_test_split(project: Path) -> None:
+    test = project / "data/test"
+    test.rename(project / "data/away")
+    try:
+        done = run(project, "dvc", "repro", "--force", "--single-item", "train_gn")
+        assert stages_run(done) == ["train_gn"]
+    finally:
+        (project / "data/away").rename(test)
+    assert git(project, "status", "--porcelain") == ""
+
+
+def test_force_leaves_the_lock_and_the_reports_unchanged(project: Path) -> None:
+    lock = (project / "dvc.lock").read_bytes()
+    ran = run(project, "dvc", "repro", "--force")
+    assert stages_run(ran) == ["download", *TRAIN, "evaluate", "plot"]
+    assert (project / "dvc.lock").read_bytes() == lock
+    assert git(project, "status", "--porcelain") == ""
+
+
+@pytest.mark.parametrize("value", ["fast", "-1"])
+def test_a_bad_value_stops_before_any_work_and_loses_nothing(project: Path, value: str) -> None:
+    set_params(project, {"lr": value})
+    try:
+        refused = run(project, "dvc", "repro", check=False)
+        got = f'"{value}"' if value == "fast" else value
+        assert refused.returncode != 0
+        lines = refused.stderr.splitlines()
+        assert f"error: params.yaml: lr: got {got}, allowed: a number above 0" in lines
+        assert "Traceback" not in refused.stderr
+    finally:
+        git(project, "checkout", "params.yaml")
+    recovered = run(project, "dvc", "repro")
+    assert "Running stage" not in recovered.stdout
+    assert git(project, "status", "--porcelain") == ""
+    assert len(list((project / "models").rglob("*.safetensors"))) == 6
+
+
+@pytest.mark.parametrize(
+    ("path", "damage", "message"),
+    [
+        ("data/train/train-labels-idx1-ubyte", "truncate", "train-labels-idx1-ubyte"),
+        ("data/train/train-images-idx3-ubyte", "delete", "train-images-idx3-ubyte"),
+    ],
+)
+def test_bad_data_gets_one_line(
+    project: Path, tmp_path: Path, path: str, damage: str, message: str
+) -> None:
+    copied = damaged(project, tmp_path, path, damage)
+    refused = run(copied, "python", "-m", "stages.train", "gn", check=False)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+@pytest.mark.parametrize("damage", ["truncate", "delete", "swap"])
+def test_a_bad_model_gets_one_line(project: Path, tmp_path: Path, damage: str) -> None:
+    copied = damaged(project, tmp_path, "models/gn/seed1/epoch01.safetensors", damage)
+    refused = run(copied, "python", "-m", "stages.evaluate", "bn_l1", "gn", "ln", check=False)
+    assert refused.returncode == 1
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith("error: models/gn/seed1/epoch01.safetensors: ")
+
+
+def damaged(project: Path, folder: Path, path: str, damage: str) -> Path:
+    for name in ("data/train", "data/test", "models", "normlab", "stages", "reports/history"):
+        shutil.copytree(project / name, folder / name)
+    shutil.copy(project / "params.yaml", folder)
+    (folder / ".venv").symlink_to(sys.prefix)
+    file = folder / path
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "truncate":
+        file.write_bytes(content[:-1])
+    if damage == "swap":
+        shutil.copy(folder / "models/ln/seed1/epoch01.safetensors", file)
+    return folder
+
+
+def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> None:
+    set_params(project, {"epochs": "4", "train_size": "2000"})
+    command = [".venv/bin/dvc", "repro", "--single-item", "train_ln"]
+    process = subprocess.Popen(
+        command,
+        cwd=project,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        saved = project / "checkpoints/ln"
+        deadline = time.monotonic() + 120
+        while len(list(saved.rglob("seed*"))) < 3 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert len(children) >= 3
+        os.killpg(process.pid, signal.SIGINT)
+        interrupted = time.monotonic()
+        output, _ = process.communicate(timeout=60)
+        assert time.monotonic() - interrupted < 20
+        assert process.returncode != 0
+        assert "Traceback" not in output
+        assert not any(child.is_running() for child in children)
+        assert not list(project.glob("models/.ln*")) + list(project.glob("reports/history/.*"))
+        assert len(list(saved.rglob("seed*"))) >= 3
+
+        resumed = run(project, "dvc", "repro", "--single-item", "train_ln")
+        assert " 0/8" not in resumed.stderr
+        history = (project / "reports/history/ln.csv").read_text()
+        run(project, "dvc", "repro", "--single-item", "--force", "train_ln")
+        assert (project / "reports/history/ln.csv").read_text() == history
+    finally:
+        git(project, "checkout", ".")
+        run(project, "dvc", "checkout")
+
+
+def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
+    try:
+        ran = run(project, "dvc", "exp", "run", "-n", "more-l1", "-S", "l1_lambda=0.05")
+        assert stages_run(ran) == ["train_bn_l1", "evaluate", "plot"]
+        diff = json.loads(run(project, "dvc", "metrics", "diff", "--json").stdout)
+        changed = diff["diff"]["reports/metrics.json"]
+        assert {key.split(".")[0] for key in changed} <= {"bn_l1", "bn_l1_vs_gn", "bn_l1_vs_ln"}
+        assert changed["bn_l1.loss"]["diff"] != 0
+        assert changed["bn_l1.small_weights"]["diff"] > 0
+        shown = run(project, "dvc", "exp", "show", "--csv").stdout
+        assert "more-l1" in shown
+        report = run(project, "dvc", "params", "diff", "--md").stdout
+        assert "| params.yaml | l1_lambda | 0.0001 | 0.05 |" in " ".join(report.split(" "))
+        plots = run(project, "dvc", "plots", "diff", "--json", "HEAD").stdout
+        assert "Test accuracy" in plots
+    finally:
+        git(project, "checkout", ".")
+        run(project, "dvc", "checkout")
+
+
+def test_queued_experiments_run(project: Path) -> None:
+    for groups in ("1", "16"):
+        run(project, "dvc", "exp", "run", "--queue", "-S", f"gn_groups={groups}")
+    run(project, "dvc", "queue", "start")
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        status = run(project, "dvc", "queue", "status").stdout
+        if status.count("Success") + status.count("Failed") == 2:
+            break
+        time.sleep(2)
+    assert status.count("Success") == 2, status
+    assert git(project, "status", "--porcelain") == ""

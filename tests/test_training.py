@@ -1,0 +1,164 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from normlab import augment, networks, training
+from normlab.errors import InputError
+from normlab.training import Data, State
+from tests.conftest import VARIANTS, make_recipe
+
+
+def equal(one: State, other: State) -> bool:
+    return (
+        one.row == other.row
+        and all(np.array_equal(one.weights[n], other.weights[n]) for n in one.weights)
+        and all(np.array_equal(one.momentum[n], other.momentum[n]) for n in one.momentum)
+    )
+
+
+def plain_epoch(variant: str, state: State, data: Data) -> nn.Module:
+    """The same epoch as anyone would write it: autograd throughout, an image at a time."""
+    recipe = make_recipe(variant)
+    network = networks.build(variant, **recipe.settings).train()
+    network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in state.weights.items()})
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.015, momentum=0.9, nesterov=True)
+    order = np.random.default_rng([state.seed, training.ORDER, 1]).permutation(100)
+    maps = augment.draw(
+        np.random.default_rng([state.seed, training.AUGMENTATION, 1]), 100, recipe.augmentation
+    )
+    for begin in range(0, 100, 32):
+        chosen = order[begin : begin + 32]
+        images = []
+        for image, affine in zip(data.train_images[chosen], maps[begin : begin + 32], strict=True):
+            source = augment.source_pixels(affine[None], augment.grid()).astype(int)
+            images.append(augment.pad(image[None])[0][source].reshape(1, 28, 28))
+        batch = (torch.from_numpy(np.array(images)).float() / 255 - 0.1307) / 0.3081
+        target = torch.from_numpy(data.train_labels[chosen]).long()
+        loss = nn.functional.cross_entropy(network(batch), target)
+        if recipe.l1_lambda is not None:
+            loss = loss + recipe.l1_lambda * sum(p.abs().sum() for p in network.parameters())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_an_epoch_is_the_plain_one_last_partial_batch_included(variant: str, noise: Data) -> None:
+    start = training.start(make_recipe(variant), seed=3)
+    ours = training.train_epoch(make_recipe(variant), start, noise)
+    theirs = plain_epoch(variant, start, noise).state_dict()
+    for name, tensor in theirs.items():
+        torch.testing.assert_close(
+            torch.from_numpy(ours.weights[name]), tensor, rtol=1e-4, atol=1e-5
+        )
+
+
+def test_the_l1_gradient_is_autograds() -> None:
+    network = networks.build("bn_l1")
+    x, target = torch.randn(8, 1, 28, 28), torch.randint(0, 10, (8,))
+    parameters = list(network.parameters())
+    with torch.no_grad():
+        parameters[0][0] = 0
+    nn.functional.cross_entropy(network(x), target).backward()
+    training.add_l1_gradient(parameters, 0.01)
+    ours = [p.grad.clone() for p in parameters if p.grad is not None]
+    network.zero_grad()
+    penalty = 0.01 * sum(p.abs().sum() for p in parameters)
+    (nn.functional.cross_entropy(network(x), target) + penalty).backward()
+    assert len(ours) == len(parameters)
+    for gradient, parameter in zip(ours, parameters, strict=True):
+        torch.testing.assert_close(gradient, parameter.grad)
+    assert training.l1_norm(parameters) * 0.01 == pytest.approx(float(penalty), rel=1e-5)
+
+
+def test_the_penalty_is_a_column_of_its_own(noise: Data) -> None:
+    recipe = make_recipe("bn_l1")
+    row = training.train_epoch(recipe, training.start(recipe, 0), noise).row
+    without = training.train_epoch(
+        make_recipe("gn"), training.start(make_recipe("gn"), 0), noise
+    ).row
+    assert list(row) == [*without, "l1_penalty"]
+    assert row["l1_penalty"] > 0
+
+
+@pytest.mark.parametrize("precision", ["float32", "auto"])
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(
+    noise: Data, precision: str
+) -> None:
+    recipe = make_recipe(precision=precision)
+    one, again, other = (
+        training.train_epoch(recipe, training.start(recipe, s), noise) for s in (1, 1, 2)
+    )
+    assert equal(one, again)
+    assert not equal(one, other)
+
+
+def test_the_global_generators_have_no_say(noise: Data) -> None:
+    recipe = make_recipe()
+    torch.manual_seed(1)
+    one = training.train_epoch(recipe, training.start(recipe, 0), noise)
+    torch.manual_seed(2)
+    assert equal(one, training.train_epoch(recipe, training.start(recipe, 0), noise))
+
+
+def test_training_learns(noise: Data) -> None:
+    recipe = make_recipe(epochs=40, augmentation=augment.Ranges(0, 0, (1, 1), 0), lr=0.05)
+    state = training.start(recipe, 0)
+    losses = []
+    for _ in range(40):
+        state = training.train_epoch(recipe, state, noise)
+        losses.append(state.row["train_loss"])
+    assert losses[0] > 2
+    assert losses[-1] < 0.5 * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("constant", [0.4, 0.4, 0.4, 0.4]),
+        ("step", [0.4, 0.4, 0.04, 0.04]),
+        ("cosine", [0.4, 0.2 * (1 + math.sqrt(0.5)), 0.2, 0.2 * (1 - math.sqrt(0.5))]),
+    ],
+)
+def test_learning_rates(schedule: str, expected: list[float]) -> None:
+    recipe = make_recipe(lr=0.4, lr_schedule=schedule, lr_step_epochs=2, epochs=4)
+    got = [training.learning_rate(recipe, epoch) for epoch in range(1, 5)]
+    assert got == pytest.approx(expected)
+
+
+def test_divergence_names_variant_seed_epoch_and_cause(noise: Data) -> None:
+    recipe = make_recipe("gn", lr=1e30)
+    with pytest.raises(InputError, match=r"^gn, seed 7, epoch 1: .*lr is 1e\+30\)$"):
+        training.train_epoch(recipe, training.start(recipe, 7), noise)
+
+
+def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=r"^device: got cuda, .* allowed: auto or cpu$"):
+        training.resolve("cuda", "auto")
+    cpu = torch.device("cpu")
+    assert training.resolve("auto", "float32") == (cpu, torch.float32)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    assert training.resolve("auto", "auto") == (cpu, torch.float32)
+    with pytest.raises(InputError, match=r"^precision: got bfloat16, .* auto or float32$"):
+        training.resolve("cpu", "bfloat16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert training.resolve("auto", "auto") == (cpu, torch.bfloat16)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    assert training.resolve("auto", "auto") == (torch.device("cuda"), torch.float32)
+    assert training.resolve("cpu", "auto") == (cpu, torch.bfloat16)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_the_gpu_gives_what_the_cpu_gives(noise: Data) -> None:
+    recipe = make_recipe()
+    start = training.start(recipe, 0)
+    on_cpu = training.train_epoch(recipe, start, noise)
+    on_gpu = training.train_epoch(replace(recipe, device="cuda"), start, noise)
+    assert on_gpu.row["train_loss"] == pytest.approx(on_cpu.row["train_loss"], rel=1e-3)
