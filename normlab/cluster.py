@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 import cloudpickle
 import dask
+from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, as_completed
-from distributed.system import CPU_COUNT
 
 import normlab
 

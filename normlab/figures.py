@@ -75,6 +75,8 @@ def png_bytes(figure: Figure) -> bytes:
     """Render a figure as PNG: the same bytes at every call, no version and no date among them."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
+    # Laid out once more, from where this left it, things would move by a pixel.
+    figure.set_layout_engine("none")
     return buffer.getvalue()
 
 

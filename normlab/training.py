@@ -119,9 +119,11 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
         If the loss or a weight is no longer finite.
     """
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
     device, dtype = resolve(recipe.device, recipe.precision)
+    if device.type == "cuda":
+        # On a CPU all that is used here is deterministic, and the switch costs time.
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
     epoch = state.epoch + 1
     lr = learning_rate(recipe, epoch)
 

@@ -66,7 +66,7 @@ def samples(ranges: augment.Ranges) -> tuple[figures.Images, figures.Images]:
 
 def validation_curves(variants: list[str]) -> pd.DataFrame:
     """Gather validation loss and accuracy of all epochs, in the form of `test_curves.csv`."""
-    tables = [read(HISTORIES / f"{v}.csv").assign(variant=v) for v in variants]
+    tables = [read(HISTORIES / f"{v}.csv") for v in variants]
     return pd.concat(tables).rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"})
 
 

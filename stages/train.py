@@ -55,6 +55,7 @@ def main(variant: str) -> None:
             path.parent.mkdir(exist_ok=True)
             save_file(state.weights, path)
     history = pd.DataFrame([state.row for trial in trials for state in trial])
+    history.insert(0, "variant", variant)
     files.write_table(HISTORIES / f"{variant}.csv", history)
     shutil.rmtree(CHECKPOINTS / variant)
 

@@ -128,7 +128,7 @@ def test_no_setting_of_the_user_changes_a_byte(tmp_path: Path) -> None:
         "TZ": "Asia/Tokyo",
     }
     other = subprocess.run(
-        [sys.executable, __file__], env=environment, capture_output=True, text=True, check=True
+        [sys.executable, __file__], env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
     assert json.loads(other.stdout) == digests(draw_all(3, 10))
 

@@ -27,6 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=12, unique=True))
+@settings(max_examples=50, deadline=None)
 def test_mean_interval_is_the_student_t_interval(values: list[int]) -> None:
     mean, sem = np.mean(values), stats.sem(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=sem)
@@ -182,7 +183,8 @@ def test_order_of_seeds_and_of_variants_changes_resampling_error_only(
     assert reordered == pytest.approx((mean, low, high), abs=tolerance)
     swapped = two_level_bootstrap(-data, 3000, seed=0)
     assert swapped == pytest.approx((-mean, -high, -low), abs=tolerance)
-    assert (reordered.mean, swapped.mean) == (pytest.approx(mean), pytest.approx(-mean))
+    assert reordered.mean == pytest.approx(mean)
+    assert swapped.mean == pytest.approx(-mean)
 
 
 @given(shapes, st.floats(-2, 2), st.floats(0.1, 10))
