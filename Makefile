@@ -5,6 +5,9 @@ BASE ?= main
 BIN := .venv/bin
 STAMP := .venv/installed
 
+# Where it is set, every process would compile all it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help install repro test lint lock ci-report
 
 help:  ## List the targets
@@ -18,7 +21,7 @@ $(STAMP): requirements.lock
 	$(PYTHON) -m venv --clear .venv
 	sed -n '/^uv==/,/^ *# via/p' requirements.lock > .venv/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
 repro: install  ## Run the pipeline: whatever changed since the last run

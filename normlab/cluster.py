@@ -5,6 +5,7 @@ end, and every epoch that comes back is one that an interrupted run need not rep
 """
 
 import logging
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,10 +14,22 @@ import cloudpickle
 import dask
 from dask.system import CPU_COUNT
 from distributed import Client, LocalCluster, as_completed
+from distributed.utils import get_mp_context
 
 import normlab
 
 T = TypeVar("T")
+
+# How workers of our own start. Forked from a process that has imported torch, they need not.
+# Each training step takes and frees the same megabytes: left to its defaults, the C library
+# returns them to the system every time and gets them back a page fault at a time.
+WORKERS = {
+    "distributed.worker.multiprocessing-method": "forkserver",
+    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**32,
+    "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 
 
 @contextmanager
@@ -27,30 +40,27 @@ def connect(chains: int) -> Iterator[Client]:
     our code travels to its workers with the tasks, so they need our dependencies but not us. A
     cluster of our own has a single-threaded worker per core, at most one per chain of tasks.
     """
-    cloudpickle.register_pickle_by_value(normlab)
-    try:
-        if dask.config.get("scheduler-address", None):
-            with Client() as client:
-                yield client
-        else:
-            # Without this, workers that an interrupt stops describe their end at length.
-            logging.getLogger("distributed").setLevel(logging.CRITICAL)
-            workers = min(CPU_COUNT, chains)
-            with (
-                LocalCluster(
-                    n_workers=workers, threads_per_worker=1, dashboard_address=None
-                ) as cluster,
-                Client(cluster) as client,
-            ):
-                yield client
-    finally:
-        cloudpickle.unregister_pickle_by_value(normlab)
+    if dask.config.get("scheduler-address", None):
+        with Client() as client:
+            yield client
+        return
+    # Without this, workers that an interrupt stops describe their end at length.
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(WORKERS):
+        # Only after Dask has set its own list, which would otherwise replace this one.
+        get_mp_context().set_forkserver_preload(["distributed", "torch"])
+        workers = min(CPU_COUNT, chains)
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as own,
+            Client(own) as client,
+        ):
+            yield client
 
 
 def iterate(
     client: Client,
-    step: Callable[[T, Any], T],
-    chains: Sequence[tuple[T, int]],
+    step: Callable[[Any, Any], T],
+    chains: Sequence[tuple[Any, int]],
     shared: Any,
 ) -> Iterator[T]:
     """Apply `step(state, shared)` repeatedly to every chain's state; yield each state as it comes.
@@ -67,13 +77,27 @@ def iterate(
     Exception
         Whatever a step raised; the other chains are abandoned.
     """
-    data = client.scatter(shared, broadcast=True, hash=False)
+    function, data = _send(client, step), _send(client, shared)
     futures = []
     for state, steps in chains:
-        link: Any = state
+        link = _send(client, state)
         for left in range(steps, 0, -1):
             # The chain with most steps left goes first, so that all end together.
-            link = client.submit(step, link, data, pure=False, priority=left)
+            link = client.submit(operator.call, function, link, data, pure=False, priority=left)
             futures.append(link)
     for _, state in as_completed(futures, with_results=True):
         yield state
+
+
+def _send(client: Client, value: Any) -> Any:
+    """Put `value` on the workers, with its code if they are not our own; return its future."""
+    if client.cluster is not None:
+        (sent,) = client.scatter([value], broadcast=True, hash=False)
+        return sent
+    cloudpickle.register_pickle_by_value(normlab)
+    try:
+        pickled = cloudpickle.dumps(value)
+    finally:
+        cloudpickle.unregister_pickle_by_value(normlab)
+    (sent,) = client.scatter([pickled], broadcast=True, hash=False)
+    return client.submit(cloudpickle.loads, sent, pure=False)

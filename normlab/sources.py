@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import pooch  # type: ignore[import-untyped]
+import pooch
 from tqdm import tqdm
 
 from normlab import mnist
@@ -116,7 +116,7 @@ def _sources(
     yield str(incoming), partial(_placed, incoming)
 
     # Here because it takes seconds, and a filled folder does without.
-    from torchvision.datasets import MNIST  # type: ignore[import-untyped]
+    from torchvision.datasets import MNIST
 
     for mirror in MNIST.mirrors:
         yield mirror, partial(_mirrored, mirror, MNIST.resources, scratch)

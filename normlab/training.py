@@ -123,7 +123,6 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
     if device.type == "cuda":
         # On a CPU all that is used here is deterministic, and the switch costs time.
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
     epoch = state.epoch + 1
     lr = learning_rate(recipe, epoch)
 

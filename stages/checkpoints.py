@@ -26,7 +26,7 @@ def folder(root: Path, recipe: Recipe, data: Data, machine: str) -> Path:
     for module in modules:
         digest.update(inspect.getsource(module).encode())
     for array in data:
-        digest.update(array)
+        digest.update(array.data)
     return root / recipe.variant / digest.hexdigest()[:16]
 
 

@@ -34,9 +34,9 @@ def main(variants: list[str]) -> None:
     of_variant = {v: {n: getattr(settings, n) for n in networks.settings(v)} for v in variants}
     histories = {variant: read_history(variant) for variant in variants}
     models = [
-        read_model(variant, of_variant[variant], int(row.seed), int(row.epoch))
+        read_model(variant, of_variant[variant], seed, epoch)
         for variant in variants
-        for row in histories[variant].itertuples()
+        for seed, epoch in histories[variant][["seed", "epoch"]].to_numpy(int).tolist()
     ]
     test = Images(*mnist.read_split(SPLIT, "test"))
 

@@ -1,11 +1,22 @@
+from typing import Any
+
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from normlab.augment import Ranges
 from normlab.networks import NORMALIZATIONS
 from normlab.training import Data, Recipe
 
-SETTINGS = {"bn_l1": {}, "gn": {"gn_groups": 4}, "ln": {"ln_affine": "elementwise"}}
+# The same examples every time, and no verdict on a machine that happens to be busy.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.load_profile("repeatable")
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "bn_l1": {},
+    "gn": {"gn_groups": 4},
+    "ln": {"ln_affine": "elementwise"},
+}
 VARIANTS = list(NORMALIZATIONS)
 
 

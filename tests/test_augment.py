@@ -20,7 +20,7 @@ def near_a_tie(maps: np.ndarray) -> np.ndarray:
     return (np.abs(sources % 1 - 0.5) < 1e-4).any(axis=1).reshape(-1, 28, 28)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(-180, 180),
     st.tuples(st.integers(-28, 28), st.integers(-28, 28)),

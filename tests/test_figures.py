@@ -121,7 +121,6 @@ def test_no_setting_of_the_user_changes_a_byte(tmp_path: Path) -> None:
         "text.usetex: True\nsavefig.bbox: tight\nimage.cmap: jet\n"
     )
     environment = os.environ | {
-        "LC_ALL": "de_DE.UTF-8",
         "MATPLOTLIBRC": str(tmp_path),
         "PYTHONHASHSEED": "7",
         "PYTHONPATH": str(ROOT),

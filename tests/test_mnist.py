@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
@@ -22,7 +22,6 @@ idx_arrays = arrays(
 )
 
 
-@settings(deadline=None)
 @given(idx_arrays)
 def test_idx_round_trip(array: NDArray[np.uint8]) -> None:
     decoded = mnist.decode_idx(mnist.encode_idx(array))
@@ -40,7 +39,6 @@ def test_idx_layout_is_the_published_one() -> None:
     np.testing.assert_array_equal(mnist.decode_idx(mnist.encode_idx(images.T)), images.T)
 
 
-@settings(deadline=None)
 @given(idx_arrays, st.data())
 def test_idx_of_any_other_length_is_refused(array: NDArray[np.uint8], data: st.DataObject) -> None:
     encoded = mnist.encode_idx(array)
@@ -51,7 +49,6 @@ def test_idx_of_any_other_length_is_refused(array: NDArray[np.uint8], data: st.D
             mnist.decode_idx(wrong)
 
 
-@settings(deadline=None)
 @given(idx_arrays, st.integers(0, 15), st.integers(1, 255))
 def test_idx_with_a_changed_header_is_refused(
     array: NDArray[np.uint8], position: int, flip: int
@@ -68,7 +65,6 @@ def test_idx_with_a_changed_header_is_refused(
     assert decoded.size == 0 or decoded.ndim != array.ndim
 
 
-@settings(deadline=None)
 @given(st.sampled_from([b"", b"\0\0\x08\x01", b"\0\0\x08\x03"]), st.binary(max_size=64))
 def test_idx_of_noise_is_refused_or_read_whole(magic: bytes, noise: bytes) -> None:
     with suppress(InputError):
@@ -134,7 +130,6 @@ sizes = st.integers(2, 400).flatmap(
 )
 
 
-@settings(deadline=None)
 @given(sizes, st.data())
 def test_carve_divides_the_images(size: tuple[int, int], data: st.DataObject) -> None:
     count, val_size = size

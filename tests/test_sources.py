@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from torchvision.datasets import MNIST  # type: ignore[import-untyped]
+from torchvision.datasets import MNIST
 
 from normlab import mnist, sources
 from normlab.errors import InputError

@@ -27,7 +27,7 @@ Floats = npt.NDArray[np.float64]
 
 
 @given(st.lists(st.integers(-1000, 1000), min_size=2, max_size=12, unique=True))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_mean_interval_is_the_student_t_interval(values: list[int]) -> None:
     mean, sem = np.mean(values), stats.sem(values)
     low, high = stats.t.interval(0.95, len(values) - 1, loc=mean, scale=sem)
@@ -86,7 +86,7 @@ def components(data: Floats) -> tuple[float, float, float]:
 
 
 @given(st.integers(1, 9), st.integers(20, 60), st.floats(0, 1), st.integers(0, 2**32))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_resampled_means_have_the_variance_of_the_pigeonhole_bootstrap(
     seeds: int, images: int, shift_sd: float, seed: int
 ) -> None:
@@ -164,7 +164,7 @@ shapes = st.tuples(st.integers(1, 6), st.integers(20, 60), st.integers(0, 2**32)
 
 
 @given(shapes)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_order_of_images_changes_nothing(shape: tuple[int, int, int]) -> None:
     data = trials(*shape, shift_sd=0.3)
     shuffled = np.random.default_rng(0).permutation(data, axis=1)
@@ -172,7 +172,7 @@ def test_order_of_images_changes_nothing(shape: tuple[int, int, int]) -> None:
 
 
 @given(st.integers(3, 6), st.integers(0, 2**32))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_order_of_seeds_and_of_variants_changes_resampling_error_only(
     seeds: int, seed: int
 ) -> None:
@@ -188,7 +188,7 @@ def test_order_of_seeds_and_of_variants_changes_resampling_error_only(
 
 
 @given(shapes, st.floats(-2, 2), st.floats(0.1, 10))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_interval_follows_shift_and_scale(
     shape: tuple[int, int, int], shift: float, scale: float
 ) -> None:
@@ -269,7 +269,7 @@ def looped_calibration_error(probabilities: Floats, labels: npt.NDArray[np.int64
 
 
 @given(st.data())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_calibration_error_equals_a_loop_over_bins(data: st.DataObject) -> None:
     images, classes = data.draw(st.integers(1, 20)), data.draw(st.integers(2, 4))
     edges = st.sampled_from(np.linspace(0, 1, 16).tolist())
