@@ -13,7 +13,7 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -166,6 +166,7 @@ def test_curves_show_means_and_range(seeds: int, epochs: int) -> None:
     assert {str(epoch) for epoch in range(1, epochs + 1)} <= set(said)
 
 
+@settings(max_examples=20)
 @given(st.lists(st.sampled_from([0.0, 0.0975, 0.98, 0.99301, 0.99305, 0.9999, 1.0]), min_size=1))
 def test_curves_keep_every_accuracy_in_sight(accuracies: list[float]) -> None:
     table = pd.DataFrame({"accuracy": accuracies, "variant": "gn", "seed": 0, "loss": 0.02})
@@ -256,6 +257,7 @@ CHOSEN = pd.DataFrame(
 )
 
 
+@settings(max_examples=30)
 @given(st.permutations(range(len(WRONG))))
 def test_hardest_orders_by_seeds_probability_and_index(order: list[int]) -> None:
     pd.testing.assert_frame_equal(figures.hardest(WRONG.iloc[order]), CHOSEN)
