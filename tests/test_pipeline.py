@@ -188,8 +188,10 @@ def test_params_are_the_keys_read_and_outputs_the_same_without_workers_and_test_
     monkeypatch.setattr(params, "load", lambda _: recorder)
     if stage in TRAIN:
         test = (project / "data/test").rename(project / "data/away")
-        train.main(stage.removeprefix("train_"))
-        test.rename(project / "data/test")
+        try:
+            train.main(stage.removeprefix("train_"))
+        finally:
+            test.rename(project / "data/test")
     else:
         {"evaluate": evaluate, "plot": plot}[stage].main(VARIANTS)
     with Repo(str(project)) as repo:

@@ -117,9 +117,9 @@ def test_training_learns() -> None:
     for _ in range(12):
         state = training.train_epoch(recipe, state, striped)
         rows.append(state.row)
-    assert rows[0]["train_loss"] > 1.5
+    assert rows[0]["train_loss"] > 2
     assert rows[-1]["train_loss"] < 0.5 * rows[0]["train_loss"]
-    assert rows[-1]["val_accuracy"] > 0.6
+    assert rows[-1]["val_accuracy"] > 0.8
 
 
 @pytest.mark.parametrize(
