@@ -77,10 +77,10 @@ def iterate(
     Exception
         Whatever a step raised; the other chains are abandoned.
     """
-    function, data = _send(client, step), _send(client, shared)
+    function, data = _send(client, step, everywhere=True), _send(client, shared, everywhere=True)
     futures = []
     for state, steps in chains:
-        link = _send(client, state)
+        link = _send(client, state, everywhere=False)
         for left in range(steps, 0, -1):
             # The chain with most steps left goes first, so that all end together.
             link = client.submit(operator.call, function, link, data, pure=False, priority=left)
@@ -89,15 +89,15 @@ def iterate(
         yield state
 
 
-def _send(client: Client, value: Any) -> Any:
-    """Put `value` on the workers, with its code if they are not our own; return its future."""
+def _send(client: Client, value: Any, everywhere: bool) -> Any:
+    """Put `value` on a worker or on all, with its code if they are not our own."""
     if client.cluster is not None:
-        (sent,) = client.scatter([value], broadcast=True, hash=False)
+        (sent,) = client.scatter([value], broadcast=everywhere, hash=False)
         return sent
     cloudpickle.register_pickle_by_value(normlab)
     try:
         pickled = cloudpickle.dumps(value)
     finally:
         cloudpickle.unregister_pickle_by_value(normlab)
-    (sent,) = client.scatter([pickled], broadcast=True, hash=False)
+    (sent,) = client.scatter([pickled], broadcast=everywhere, hash=False)
     return client.submit(cloudpickle.loads, sent, pure=False)

@@ -325,7 +325,7 @@ def layer_parameters(parameters: pd.DataFrame) -> Figure:
     axes.margins(x=0.01, y=0.08)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     axes.grid(visible=False, axis="x")
-    axes.legend(title="parameters in all", alignment="left")
+    axes.legend(title="parameters in all", alignment="left", loc="upper right")
     return figure
 
 
