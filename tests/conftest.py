@@ -1,3 +1,6 @@
+import subprocess
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -51,3 +54,28 @@ def noise() -> Data:
         return rng.integers(0, 10, count, dtype=np.uint8)
 
     return Data(images(100), labels(100), images(40), labels(40))
+
+
+@pytest.fixture(scope="session")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler and a worker started by hand, elsewhere, without this project on their path."""
+    script = (
+        "import asyncio, sys\n"
+        "from distributed import Scheduler, Worker\n"
+        "async def main():\n"
+        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=None) as scheduler:\n"
+        "        async with Worker(scheduler.address, nthreads=1):\n"
+        "            print(scheduler.address, flush=True)\n"
+        "            await asyncio.to_thread(sys.stdin.read)\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", script],
+        cwd=tmp_path_factory.mktemp("elsewhere"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    yield process.stdout.readline().strip()
+    process.communicate()

@@ -1,8 +1,5 @@
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,31 +41,6 @@ def test_chains_are_stepped_in_order_one_worker_per_core_and_none_stays() -> Non
         with pytest.raises(InputError, match="seed 1 will not do"):
             list(cluster.iterate(client, refuse, [(0, 1), (1, 1)], None))
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
-
-
-@pytest.fixture
-def scheduler(tmp_path: Path) -> Iterator[str]:
-    """A scheduler and a worker started by hand, elsewhere, without this project on their path."""
-    script = (
-        "import asyncio, sys\n"
-        "from distributed import Scheduler, Worker\n"
-        "async def main():\n"
-        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=None) as scheduler:\n"
-        "        async with Worker(scheduler.address, nthreads=1):\n"
-        "            print(scheduler.address, flush=True)\n"
-        "            await asyncio.to_thread(sys.stdin.read)\n"
-        "asyncio.run(main())\n"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", script],
-        cwd=tmp_path,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    yield process.stdout.readline().strip()
-    process.communicate()
 
 
 def test_a_configured_scheduler_runs_our_code(scheduler: str, noise: Data) -> None:

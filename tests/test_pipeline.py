@@ -175,6 +175,12 @@ class Recorder:
 
 
 @pytest.fixture
+def elsewhere(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stages use a scheduler that is up already: less to wait for, and the same results."""
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
+
+
+@pytest.fixture
 def in_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run stages by their `main` in this process, on one thread of it."""
     monkeypatch.chdir(project)
@@ -203,7 +209,8 @@ def test_params_are_the_keys_read_and_outputs_the_same_without_workers_and_test_
         assert repo.status() == {}
 
 
-def test_force_leaves_the_lock_and_the_reports_unchanged(project: Path) -> None:
+@pytest.mark.usefixtures("elsewhere")
+def test_force_elsewhere_leaves_the_lock_and_the_reports_unchanged(project: Path) -> None:
     lock = (project / "dvc.lock").read_bytes()
     ran = run(project, "dvc", "repro", "--force")
     assert stages_run(ran) == ["download", *TRAIN, "evaluate", "plot"]
@@ -305,6 +312,7 @@ def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> 
         run(project, "dvc", "checkout")
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
     try:
         ran = run(project, "dvc", "exp", "run", "-n", "more-l1", "-S", "l1_lambda=0.05")
@@ -325,6 +333,7 @@ def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
         run(project, "dvc", "checkout")
 
 
+@pytest.mark.usefixtures("elsewhere")
 def test_queued_experiments_run(project: Path) -> None:
     run(project, "dvc", "exp", "run", "--queue", "-S", "gn_groups=1,16")
     run(project, "dvc", "queue", "start")
