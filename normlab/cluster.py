@@ -6,8 +6,10 @@ end, and every epoch that comes back is one that an interrupted run need not rep
 
 import logging
 import operator
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import forkserver
 from typing import Any, TypeVar
 
 import cloudpickle
@@ -47,14 +49,28 @@ def connect(chains: int) -> Iterator[Client]:
     # Without this, workers that an interrupt stops describe their end at length.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(WORKERS):
-        # Only after Dask has set its own list, which would otherwise replace this one.
-        get_mp_context().set_forkserver_preload(["distributed", "torch"])
+        _start_forkserver()
         workers = min(CPU_COUNT, chains)
         with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as own,
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as own,
             Client(own) as client,
         ):
             yield client
+
+
+def _start_forkserver() -> None:
+    """Start the process that workers are forked from, deaf to Ctrl-C as they are to be.
+
+    A terminal sends Ctrl-C to them too. They would die of it with a traceback each, and be
+    started again, before the one process that is to end them has come to it.
+    """
+    # Dask sets a list of its own when it makes the context, which would replace this one.
+    get_mp_context().set_forkserver_preload(["distributed", "torch"])
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def iterate(

@@ -63,7 +63,7 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "import asyncio, sys\n"
         "from distributed import Scheduler, Worker\n"
         "async def main():\n"
-        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=None) as scheduler:\n"
+        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=':0') as scheduler:\n"
         "        async with Worker(scheduler.address, nthreads=1):\n"
         "            print(scheduler.address, flush=True)\n"
         "            await asyncio.to_thread(sys.stdin.read)\n"

@@ -1,4 +1,5 @@
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def test_chains_are_stepped_in_order_one_worker_per_core_and_none_stays() -> Non
         workers = client.scheduler_info()["workers"]
         assert {worker["nthreads"] for worker in workers.values()} == {1}
         assert len(workers) == min(3, CPU_COUNT)
+        assert set(client.run(signal.getsignal, signal.SIGINT).values()) == {signal.SIG_IGN}
         pids = list(client.run(os.getpid).values())
         chains = [(("a", 0), 3), (("b", 10), 2), (("c", 20), 0)]
         states = list(cluster.iterate(client, add, chains, 1))
