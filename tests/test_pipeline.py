@@ -49,13 +49,17 @@ def set_params(project: Path, values: dict[str, str]) -> None:
     path.write_text("\n".join(changed) + "\n")
 
 
-def run(project: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-    """Run `.venv/bin/<command>` as a user who has not activated the environment."""
-    path = os.pathsep.join(p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p)
+def run(
+    project: Path, *command: str, check: bool = True, activated: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `.venv/bin/<command>` as a user who has not activated the environment, or who has."""
+    path = [p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p]
+    if activated:
+        path.insert(0, str(project / ".venv/bin"))
     done = subprocess.run(
         [f".venv/bin/{command[0]}", *command[1:]],
         cwd=project,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": os.pathsep.join(path)},
         capture_output=True,
         text=True,
         check=False,
@@ -188,7 +192,7 @@ def elsewhere(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run stages by their `main` in this process, on one thread of it."""
     monkeypatch.chdir(project)
-    one = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": None}
+    one = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
     monkeypatch.setattr(cluster, "connect", lambda _: Client(**one))
 
 
@@ -280,6 +284,7 @@ def test_a_bad_file_gets_one_line(
 def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> None:
     set_params(project, {"epochs": "4", "train_size": "2000"})
     command = [".venv/bin/dvc", "repro", "--single-item", "train_ln"]
+    launched = time.monotonic()
     process = subprocess.Popen(
         command,
         cwd=project,
@@ -292,15 +297,15 @@ def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> 
     )
     try:
         saved = project / "checkpoints/ln"
-        deadline = time.monotonic() + 600
-        while len(list(saved.rglob("seed*"))) < 3 and time.monotonic() < deadline:
+        while len(list(saved.rglob("seed*"))) < 3:
+            assert process.poll() is None
             time.sleep(0.05)
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3
         os.killpg(process.pid, signal.SIGINT)
         interrupted = time.monotonic()
-        output, _ = process.communicate(timeout=60)
-        assert time.monotonic() - interrupted < 20
+        output, _ = process.communicate()
+        assert time.monotonic() - interrupted < interrupted - launched
         assert process.returncode != 0
         assert "Traceback" not in output
         assert not any(child.is_running() for child in children)
@@ -323,14 +328,14 @@ def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
         ran = run(project, "dvc", "exp", "run", "-n", "more-l1", "-S", "l1_lambda=0.05")
         assert stages_run(ran) == ["train_bn_l1", "evaluate", "plot"]
         diff = json.loads(run(project, "dvc", "metrics", "diff", "--json").stdout)
-        changed = diff["diff"]["reports/metrics.json"]
+        changed = diff["reports/metrics.json"]
         assert {key.split(".")[0] for key in changed} <= {"bn_l1", "bn_l1_vs_gn", "bn_l1_vs_ln"}
         assert changed["bn_l1.loss"]["diff"] != 0
         assert changed["bn_l1.small_weights"]["diff"] > 0
         shown = run(project, "dvc", "exp", "show", "--csv").stdout
         assert "more-l1" in shown
         report = run(project, "dvc", "params", "diff", "--md").stdout
-        assert "| params.yaml | l1_lambda | 0.0001 | 0.05 |" in " ".join(report.split(" "))
+        assert "| params.yaml | l1_lambda | 0.0001 | 0.05 |" in " ".join(report.split())
         plots = run(project, "dvc", "plots", "diff", "--json", "HEAD").stdout
         assert "Test accuracy" in plots
     finally:
@@ -341,12 +346,10 @@ def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
 @pytest.mark.usefixtures("elsewhere")
 def test_queued_experiments_run(project: Path) -> None:
     run(project, "dvc", "exp", "run", "--queue", "-S", "gn_groups=1,16")
-    run(project, "dvc", "queue", "start")
-    deadline = time.monotonic() + 1800
-    while time.monotonic() < deadline:
-        status = run(project, "dvc", "queue", "status").stdout
-        if status.count("Success") + status.count("Failed") == 2:
-            break
+    run(project, "dvc", "queue", "start", activated=True)  # it looks for `dvc` on the PATH
+    status = ""
+    while status.count("Success") + status.count("Failed") < 2:
         time.sleep(2)
+        status = run(project, "dvc", "queue", "status").stdout
     assert status.count("Success") == 2, status
     assert git(project, "status", "--porcelain") == ""
