@@ -23,10 +23,12 @@ import normlab
 T = TypeVar("T")
 
 # How workers of our own start. Forked from a process that has imported torch, they need not.
+# Dask's profiler would stop every process a hundred times a second to note where it is.
 # Each training step takes and frees the same megabytes: left to its defaults, the C library
 # returns them to the system every time and gets them back a page fault at a time.
 WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
+    "distributed.worker.profile.enabled": False,
     "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
     "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**32,
