@@ -4,7 +4,6 @@ An epoch is a task and a trial a chain of them. That lets three trials keep two 
 end, and every epoch that comes back is one that an interrupted run need not repeat.
 """
 
-import logging
 import operator
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -48,8 +47,6 @@ def connect(chains: int) -> Iterator[Client]:
         with Client() as client:
             yield client
         return
-    # Without this, workers that an interrupt stops describe their end at length.
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(WORKERS):
         _start_forkserver()
         workers = min(CPU_COUNT, chains)
@@ -73,6 +70,13 @@ def _start_forkserver() -> None:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def call(client: Client, function: Callable[..., T], *arguments: Any) -> T:
+    """Apply `function` on a worker and return its result, or raise what it raised."""
+    sent = _send(client, function, everywhere=False)
+    result: T = client.submit(operator.call, sent, *arguments, pure=False).result()
+    return result
 
 
 def iterate(

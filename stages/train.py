@@ -29,7 +29,7 @@ def main(variant: str) -> None:
     data = read_data(settings)
 
     with cluster.connect(len(seeds)) as client:
-        device, dtype = client.submit(training.resolve, recipe.device, recipe.precision).result()
+        device, dtype = cluster.call(client, training.resolve, recipe.device, recipe.precision)
         machine = f"{device}, {dtype}"
         tqdm.write(f"{variant}: {len(seeds)} seeds on {machine}", sys.stderr)
         saved = checkpoints.folder(CHECKPOINTS, recipe, data, machine)

@@ -55,5 +55,12 @@ def test_a_configured_scheduler_runs_our_code(scheduler: str, noise: Data) -> No
         def step(state: training.State, data: Data) -> training.State:
             return training.train_epoch(recipe, state, data)
 
+        def complain(name: str) -> None:
+            raise InputError(f"device: got {name}")
+
         (got,) = cluster.iterate(client, step, [(start, 1)], noise)
+        there = cluster.call(client, training.resolve, "cpu", "float32")
+        with pytest.raises(InputError, match="device: got cold"):
+            cluster.call(client, complain, "cold")
     assert got.row == expected.row
+    assert there == training.resolve("cpu", "float32")
