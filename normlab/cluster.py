@@ -5,6 +5,7 @@ end, and every epoch that comes back is one that an interrupted run need not rep
 """
 
 import operator
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,15 +24,18 @@ T = TypeVar("T")
 
 # How workers of our own start. Forked from a process that has imported torch, they need not.
 # Dask's profiler would stop every process a hundred times a second to note where it is.
-# Each training step takes and frees the same megabytes: left to its defaults, the C library
-# returns them to the system every time and gets them back a page fault at a time.
 WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
     "distributed.worker.profile.enabled": False,
-    "distributed.nanny.pre-spawn-environ.MALLOC_ARENA_MAX": 1,
-    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 2**25,
-    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 2**32,
-    "distributed.nanny.pre-spawn-environ.GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+# Each training step takes and frees the same megabytes: left to its defaults, the C library
+# returns them to the system every time and gets them back a page fault at a time. It reads these
+# once, as a process starts, and forked ones keep what the first one read.
+ALLOCATION = {
+    "MALLOC_ARENA_MAX": "1",
+    "MALLOC_MMAP_THRESHOLD_": str(2**25),
+    "MALLOC_TRIM_THRESHOLD_": str(2**32),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 
 
@@ -58,7 +62,7 @@ def connect(chains: int) -> Iterator[Client]:
 
 
 def _start_forkserver() -> None:
-    """Start the process that workers are forked from, deaf to Ctrl-C as they are to be.
+    """Start the process that workers are forked from, with their allocation and deaf to Ctrl-C.
 
     A terminal sends Ctrl-C to them too. They would die of it with a traceback each, and be
     started again, before the one process that is to end them has come to it.
@@ -66,10 +70,15 @@ def _start_forkserver() -> None:
     # Dask sets a list of its own when it makes the context, which would replace this one.
     get_mp_context().set_forkserver_preload(["distributed", "torch"])
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    environment = dict(os.environ)
+    os.environ.update(ALLOCATION)
     try:
         forkserver.ensure_running()
     finally:
         signal.signal(signal.SIGINT, before)
+        for name in ALLOCATION:
+            del os.environ[name]
+        os.environ.update(environment)
 
 
 def call(client: Client, function: Callable[..., T], *arguments: Any) -> T:

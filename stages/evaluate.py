@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import safetensors
-from PIL import Image
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
 from normlab import cluster, evaluation, mnist, networks, params, statistics
@@ -21,7 +20,7 @@ PARAMS = Path("params.yaml")
 SPLIT = Path("data/test")
 MODELS = Path("models")
 HISTORIES = Path("reports/history")
-MISCLASSIFIED_IMAGES = Path("data/misclassified")
+MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 REPORTS = Path("reports")
 
 BOOTSTRAP_SEED = 0
@@ -57,9 +56,8 @@ def main(variants: list[str]) -> None:
     files.write_table(REPORTS / "parameters.csv", parameters(of_variant))
     wrong = misclassified(final, test)
     files.write_table(REPORTS / "misclassified.csv", wrong)
-    with files.directory(MISCLASSIFIED_IMAGES) as directory:
-        for index in sorted(set(wrong["index"])):
-            Image.fromarray(test.images[index]).save(directory / f"{index:05d}.png")
+    index = np.unique(wrong["index"])
+    files.write(MISCLASSIFIED_IMAGES, save({"index": index, "images": test.images[index]}))
     summaries = {
         variant: summary(
             [result for result in final if result.variant == variant],

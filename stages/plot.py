@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+import safetensors
+from safetensors.numpy import load_file
 
 from normlab import augment, figures, mnist, params
 from normlab.errors import InputError, reported
@@ -15,7 +16,7 @@ from stages import files
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/train")
 HISTORIES = Path("reports/history")
-MISCLASSIFIED_IMAGES = Path("data/misclassified")
+MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 REPORTS = Path("reports")
 FIGURES = Path("reports/figures")
 
@@ -34,6 +35,7 @@ def main(variants: list[str]) -> None:
     test_curves = read(REPORTS / "test_curves.csv")
     last = test_curves.groupby("variant")["epoch"].transform("max")
     wrong = read(REPORTS / "misclassified.csv")
+    images = read_images()
     drawn = {
         "samples": figures.samples(*samples(ranges)),
         "test_curves": figures.curves(test_curves, "Test images"),
@@ -46,7 +48,6 @@ def main(variants: list[str]) -> None:
     }
     for variant in variants:
         rows = wrong[wrong["variant"] == variant]
-        images = {int(index): read_image(int(index)) for index in rows["index"].unique()}
         drawn[f"misclassified_{variant}"] = figures.misclassified_digits(rows, images, variant)
     with files.directory(FIGURES) as directory:
         for name, figure in drawn.items():
@@ -92,14 +93,13 @@ def read(path: Path) -> pd.DataFrame:
         raise InputError(f"{path}: cannot be read: {error}") from None
 
 
-def read_image(index: int) -> figures.Images:
-    """Read a misclassified test image, (28, 28) uint8."""
-    path = MISCLASSIFIED_IMAGES / f"{index:05d}.png"
+def read_images() -> dict[int, figures.Images]:
+    """Read the misclassified test images, (28, 28) uint8 each, by their index."""
     try:
-        with Image.open(path) as image:
-            return np.array(image)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+        stored = load_file(MISCLASSIFIED_IMAGES)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{MISCLASSIFIED_IMAGES}: cannot be read: {error}") from None
+    return dict(zip(stored["index"].tolist(), stored["images"], strict=True))
 
 
 if __name__ == "__main__":
