@@ -28,7 +28,7 @@ repro: install  ## Run the pipeline: whatever changed since the last run
 	$(BIN)/dvc repro
 
 test: install  ## Run all tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 lint: install  ## Check style, format and types
 	$(BIN)/ruff check

@@ -125,7 +125,8 @@ def test_the_readmes_headline_is_the_committed_result() -> None:
     for pair in ("bn_l1_vs_gn", "bn_l1_vs_ln", "gn_vs_ln"):
         m = metrics[pair]
         points = [f"{100 * m[key]:+.2f}" for key in ("difference", "low", "high")]
-        assert f"| {points[0]} | {points[1]} … {points[2]} | {m['verdict']} |" in readme
+        row = f"| {points[0]} | {points[1]} … {points[2]} | {m['verdict']} |"
+        assert row.replace("-", "\N{MINUS SIGN}") in readme
 
 
 def test_the_lock_file_of_requirements_is_hashed_and_names_no_host() -> None:
