@@ -8,7 +8,7 @@ STAMP := .venv/installed
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro test lint lock ci-report
+.PHONY: help install repro test lint bench lock ci-report
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,10 @@ lint: install  ## Check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+bench: install  ## Measure training's speed and print the tables
+	$(BIN)/dvc repro --quiet download
+	$(BIN)/python -m benchmarks.bench
 
 lock:  ## Resolve the newest versions that pyproject.toml allows into requirements.lock
 	$(PYTHON) -m venv .venv

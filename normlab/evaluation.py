@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from normlab import networks
+from normlab import engine, networks
 from normlab.errors import InputError
 
 Arrays = dict[str, NDArray[Any]]
@@ -68,7 +68,7 @@ def measure(model: Model, test: Images) -> Measured:
     torch.set_num_threads(1)
     network = networks.build(model.variant, **model.settings)
     network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
-    outputs = networks.logits(network, torch.from_numpy(test.images))
+    outputs = engine.logits(network, test.images)
     loss, accuracy = networks.loss_and_accuracy(outputs, torch.from_numpy(test.labels).long())
     probabilities = outputs.softmax(1).numpy()
     return Measured(model.variant, model.seed, model.epoch, loss, accuracy, probabilities)

@@ -56,8 +56,12 @@ def closure(path: str) -> set[str]:
 def test_code_deps_are_the_import_closure(stage: str) -> None:
     module = re.fullmatch(r"stages/python -m stages\.(\w+)( \w+)*", STAGES[stage]["cmd"])
     assert module
-    code = [dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")]
-    assert sorted(code) == sorted(closure(f"stages/{module[1]}.py"))
+    code = [dep for dep in STAGES[stage]["deps"] if dep.endswith((".py", ".c"))]
+    modules = closure(f"stages/{module[1]}.py")
+    sources = {
+        str(c.relative_to(ROOT)) for m in modules if (c := (ROOT / m).with_suffix(".c")).exists()
+    }
+    assert sorted(code) == sorted(modules | sources)
 
 
 def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> None:

@@ -1,0 +1,257 @@
+"""`make bench`: how fast training is, against the textbook way and against the machine's limit.
+
+All ways are measured in turn, several times over, and compared by their ratios: what else the
+machine does then meets all of them alike.
+"""
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from dask.system import CPU_COUNT
+from distributed import Client
+from torch import nn
+from torch.utils.data import DataLoader, Subset
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import datasets, transforms
+from tqdm import tqdm
+
+from normlab import cluster, engine, networks, params, training
+from normlab.training import Data, Recipe
+from stages import train
+
+VARIANTS = tuple(networks.NORMALIZATIONS)
+REPETITIONS = 5
+IMAGES = 16_384
+TEXTBOOK_IMAGES = 4_096
+TABLE = Path("benchmarks/results.md")
+
+
+def main() -> None:
+    """Measure and write the tables."""
+    settings = params.load(train.PARAMS)
+    recipes = [train.recipe_of(variant, settings) for variant in VARIANTS]
+    data = train.read_data(settings)
+    data = Data(
+        data.train_images[:IMAGES],
+        data.train_labels[:IMAGES],
+        data.val_images[:64],
+        data.val_labels[:64],
+    )
+    lines = [f"{CPU_COUNT} cores, PyTorch {torch.__version__}, medians of {REPETITIONS} runs", ""]
+    lines += throughput(recipes, data)
+    lines += [*growth(recipes[1], data), "", *operators(recipes[0], data), "", *overhead()]
+    TABLE.write_text("\n".join(lines) + "\n")
+    print("\n".join(lines))
+
+
+def throughput(recipes: list[Recipe], data: Data) -> list[str]:
+    """Images a second on the whole machine, each way, and the share of the limit."""
+    with (
+        cluster.connect(CPU_COUNT) as client,
+        cluster.connect(1) as single,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        workers = best_workers(folder, recipes[0])
+        ways: dict[str, Callable[[Recipe], float]] = {
+            "textbook": lambda recipe: textbook(folder, recipe, workers),
+            "PyTorch, float32": lambda recipe: trials(client, pytorch, recipe, "float32", data),
+            "engine, float32": lambda recipe: trials(client, ours, recipe, "float32", data),
+            "auto": lambda recipe: trials(client, ours, recipe, "auto", data),
+            "auto, one worker": lambda recipe: trials(single, ours, recipe, "auto", data),
+        }
+        measured: dict[tuple[str, str], list[float]] = {}
+        peaks: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+        for run in tqdm(range(REPETITIONS + 1), desc="throughput"):
+            for recipe in recipes:
+                for name, way in ways.items():
+                    speed = way(recipe)
+                    if run:  # the first one warms up
+                        measured.setdefault((recipe.variant, name), []).append(speed)
+            for dtype, found in peaks.items():
+                found.append(matrix_peak(dtype))
+    lines = [
+        f"Textbook: torchvision's MNIST, its transforms, a DataLoader with {workers} workers.",
+        "",
+        "| variant | way | images/s | ÷ textbook, lowest to highest |",
+        "|---|---|---|---|",
+    ]
+    for (variant, name), speeds in measured.items():
+        base = measured[variant, "textbook"]
+        ratios = [speed / by for speed, by in zip(speeds, base, strict=True)]
+        spread = f"{statistics.median(ratios):.1f}, {min(ratios):.1f} to {max(ratios):.1f}"
+        lines.append(f"| {variant} | {name} | {statistics.median(speeds):,.0f} | {spread} |")
+    lines += [
+        "",
+        "| variant | share of the float32 limit | of bfloat16's | workers |",
+        "|---|---|---|---|",
+    ]
+    for recipe in recipes:
+        work = flops(recipe)
+        speed = statistics.median(measured[recipe.variant, "auto"])
+        alone = statistics.median(measured[recipe.variant, "auto, one worker"])
+        shares = [speed * work / max(peaks[dtype]) for dtype in peaks]
+        lines.append(
+            f"| {recipe.variant} | {shares[0]:.2f} | {shares[1]:.2f} | "
+            f"{CPU_COUNT} are {speed / alone:.2f} times as fast as 1 |"
+        )
+    limits = [f"{max(found) / 1e9:.0f} GFLOP/s in {dtype}" for dtype, found in peaks.items()]
+    each = f"{flops(recipes[0]) / 1e6:.2f} MFLOP an image"
+    lines += ["", f"Limit: the fastest matrix product seen, {', '.join(limits)}, over {each}.", ""]
+    return lines
+
+
+def trials(
+    client: Client, epoch: Callable[..., float], recipe: Recipe, precision: str, data: Data
+) -> float:
+    """Images a second of as many trials at once as the client has workers."""
+    recipe = replace(recipe, device="cpu", precision=precision)
+    count = len(client.scheduler_info()["workers"])
+    chains = [(training.start(recipe, seed), 1) for seed in range(count)]
+    seconds = list(cluster.iterate(client, partial(epoch, recipe), chains, data))
+    return len(data.train_labels) * count / max(seconds)
+
+
+def ours(recipe: Recipe, state: training.State, data: Data) -> float:
+    """Seconds of an epoch."""
+    begun = time.perf_counter()
+    training.train_epoch(recipe, state, data)
+    return time.perf_counter() - begun
+
+
+def pytorch(recipe: Recipe, state: training.State, data: Data) -> float:
+    """Seconds of an epoch without the engine."""
+    fits, engine.fits = engine.fits, lambda network: False  # noqa: ARG005
+    try:
+        return ours(recipe, state, data)
+    finally:
+        engine.fits = fits
+
+
+def textbook(folder: str, recipe: Recipe, workers: int) -> float:
+    """Images a second of the loop that tutorials show."""
+    ranges = recipe.augmentation
+    transform = transforms.Compose(
+        [
+            transforms.RandomAffine(
+                ranges.rotation, (ranges.translation,) * 2, ranges.scale, ranges.shear
+            ),
+            transforms.ToTensor(),
+            transforms.Normalize(networks.MEAN, networks.STD),
+        ]
+    )
+    raw = Path(folder) / "MNIST/raw"
+    raw.mkdir(parents=True, exist_ok=True)
+    for file in [*Path("data/train").iterdir(), *Path("data/test").iterdir()]:
+        if not (raw / file.name).exists():
+            (raw / file.name).symlink_to(file.resolve())
+    dataset = Subset(datasets.MNIST(folder, transform=transform), range(TEXTBOOK_IMAGES))
+    loader = DataLoader(dataset, recipe.batch_size, shuffle=True, num_workers=workers)
+    network = networks.build(recipe.variant, **recipe.settings).train()
+    optimizer = torch.optim.SGD(network.parameters(), recipe.lr, recipe.momentum, nesterov=True)
+    begun = time.perf_counter()
+    for images, labels in loader:
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(network(images), labels)
+        if recipe.l1_lambda is not None:
+            loss = loss + recipe.l1_lambda * sum(p.abs().sum() for p in network.parameters())
+        loss.backward()
+        optimizer.step()
+    return TEXTBOOK_IMAGES / (time.perf_counter() - begun)
+
+
+def best_workers(folder: str, recipe: Recipe) -> int:
+    """Find the number of DataLoader workers with which the textbook loop is fastest."""
+    speeds = {
+        workers: statistics.median(textbook(folder, recipe, workers) for _ in range(3))
+        for workers in range(CPU_COUNT + 1)
+    }
+    return max(speeds, key=lambda workers: speeds[workers])
+
+
+def matrix_peak(dtype: torch.dtype) -> float:
+    """Operations a second of a large matrix product on all cores, the fastest of several."""
+    a, b = torch.randn(2, 1024, 1024).to(dtype)
+    seconds = []
+    for _ in range(8):
+        begun = time.perf_counter()
+        a @ b
+        seconds.append(time.perf_counter() - begun)
+    return float(2 * 1024**3 / min(seconds))
+
+
+def flops(recipe: Recipe) -> float:
+    """Operations of a training step an image, as PyTorch counts them."""
+    network = networks.build(recipe.variant, **recipe.settings)
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 1, 28, 28)).sum().backward()
+    return float(counter.get_total_flops())
+
+
+def growth(recipe: Recipe, data: Data) -> list[str]:
+    """Time of an epoch against the number of images."""
+    recipe = replace(recipe, device="cpu", precision="float32")
+    lines = ["| training images | seconds an epoch | images/s, one core |", "|---|---|---|"]
+    for count in (IMAGES // 16, IMAGES // 4, IMAGES):
+        some = data._replace(
+            train_images=data.train_images[:count], train_labels=data.train_labels[:count]
+        )
+        state = training.start(recipe, 0)
+        seconds = statistics.median(ours(recipe, state, some) for _ in range(REPETITIONS))
+        lines.append(f"| {count:,} | {seconds:.2f} | {count / seconds:,.0f} |")
+    return lines
+
+
+def operators(recipe: Recipe, data: Data) -> list[str]:
+    """Where the time goes, by PyTorch's profiler, in which the engine is one operator."""
+    recipe = replace(recipe, device="cpu", precision="float32")
+    state = training.start(recipe, 0)
+    lines = ["| operator | share of its own time, engine | PyTorch |", "|---|---|---|"]
+    shares = []
+    step = engine.step
+    for epoch in (ours, pytorch):
+        with torch.profiler.profile() as profile:
+            engine.step = torch.profiler.record_function("engine.step")(step)
+            epoch(recipe, state, data)
+            engine.step = step
+        events = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+        whole = sum(events.values())
+        shares.append({name: spent / whole for name, spent in events.items()})
+    largest = sorted(shares[0].keys() | shares[1].keys(), key=lambda n: -share_of(shares, n))
+    for name in largest[:10]:
+        lines.append(f"| {name} | {shares[0].get(name, 0):.1%} | {shares[1].get(name, 0):.1%} |")
+    return lines
+
+
+def share_of(shares: list[dict[str, float]], name: str) -> float:
+    """Find the larger of an operator's shares."""
+    return max(share.get(name, 0.0) for share in shares)
+
+
+def overhead() -> list[str]:
+    """Time what is not training: imports of the stages, and a pipeline with nothing to do."""
+    commands = {
+        f"import stages.{name}": [sys.executable, "-c", f"import stages.{name}"]
+        for name in ("download", "train", "evaluate", "plot")
+    }
+    commands["dvc repro --dry"] = [str(Path(sys.executable).parent / "dvc"), "repro", "--dry"]
+    lines = ["| command | seconds |", "|---|---|"]
+    for name, command in commands.items():
+        seconds = []
+        for _ in range(REPETITIONS):
+            begun = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True)  # noqa: S603  our own words
+            seconds.append(time.perf_counter() - begun)
+        lines.append(f"| {name} | {statistics.median(seconds):.2f} |")
+    return lines
+
+
+if __name__ == "__main__":
+    main()
