@@ -48,9 +48,15 @@ def main() -> None:
         data.val_labels[:64],
     )
     lines = [f"{CPU_COUNT} cores, PyTorch {torch.__version__}, medians of {REPETITIONS} runs", ""]
-    lines += throughput(recipes, data)
-    lines += [*growth(recipes[1], data), "", *operators(recipes[0], data), "", *overhead()]
-    TABLE.write_text("\n".join(lines) + "\n")
+    sections = (
+        partial(throughput, recipes, data),
+        partial(growth, recipes[1], data),
+        partial(operators, recipes[0], data),
+        overhead,
+    )
+    for section in sections:
+        lines += [*section(), ""]
+        TABLE.write_text("\n".join(lines))
     print("\n".join(lines))
 
 
@@ -108,7 +114,7 @@ def throughput(recipes: list[Recipe], data: Data) -> list[str]:
         )
     limits = [f"{max(found) / 1e9:.0f} GFLOP/s in {dtype}" for dtype, found in peaks.items()]
     each = f"{flops(recipes[0]) / 1e6:.2f} MFLOP an image"
-    lines += ["", f"Limit: the fastest matrix product seen, {', '.join(limits)}, over {each}.", ""]
+    lines += ["", f"Limit: the fastest matrix product seen, {', '.join(limits)}, over {each}."]
     return lines
 
 
@@ -249,7 +255,7 @@ def overhead() -> list[str]:
         f"import stages.{name}": [sys.executable, "-c", f"import stages.{name}"]
         for name in ("download", "train", "evaluate", "plot")
     }
-    commands["dvc repro --dry"] = [str(Path(sys.executable).parent / "dvc"), "repro", "--dry"]
+    commands["dvc status"] = [str(Path(sys.executable).parent / "dvc"), "status"]
     lines = ["| command | seconds |", "|---|---|"]
     for name, command in commands.items():
         seconds = []
