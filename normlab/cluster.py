@@ -22,10 +22,9 @@ import normlab
 
 T = TypeVar("T")
 
-# How workers of our own start. Forked from a process that has imported torch, they need not.
-# Dask's profiler would stop every process a hundred times a second to note where it is.
 WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
+    # It would stop every process a hundred times a second to note where it is.
     "distributed.worker.profile.enabled": False,
 }
 # Each training step takes and frees the same megabytes: left to its defaults, the C library
@@ -39,36 +38,19 @@ ALLOCATION = {
 }
 
 
-@contextmanager
-def connect(chains: int) -> Iterator[Client]:
-    """Yield a client of the configured scheduler, or of a cluster of its own on this machine.
+def prepare(module: str) -> None:
+    """Start the process that workers of our own are forked from; return while it imports `module`.
 
-    A scheduler is configured as for any Dask program, for instance by `DASK_SCHEDULER_ADDRESS`;
-    our code travels to its workers with the tasks, so they need our dependencies but not us. A
-    cluster of our own has a single-threaded worker per core, at most one per chain of tasks.
+    A stage calls this before it imports torch itself, so that both do at the same time, and
+    workers, which have what that process has imported, need not. They get their allocation from it
+    and are deaf to Ctrl-C: a terminal sends that to them too, and they would die of it with a
+    traceback each, and be started again, before the one process that is to end them has come to it.
     """
-    if dask.config.get("scheduler-address", None):
-        with Client() as client:
-            yield client
+    if _scheduler():
         return
     with dask.config.set(WORKERS):
-        _start_forkserver()
-        workers = min(CPU_COUNT, chains)
-        with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as own,
-            Client(own) as client,
-        ):
-            yield client
-
-
-def _start_forkserver() -> None:
-    """Start the process that workers are forked from, with their allocation and deaf to Ctrl-C.
-
-    A terminal sends Ctrl-C to them too. They would die of it with a traceback each, and be
-    started again, before the one process that is to end them has come to it.
-    """
-    # Dask sets a list of its own when it makes the context, which would replace this one.
-    get_mp_context().set_forkserver_preload(["distributed", "torch"])
+        # Dask sets a list of its own when it makes the context, which would replace this one.
+        get_mp_context().set_forkserver_preload(["distributed", module])
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     environment = dict(os.environ)
     os.environ.update(ALLOCATION)
@@ -79,6 +61,28 @@ def _start_forkserver() -> None:
         for name in ALLOCATION:
             del os.environ[name]
         os.environ.update(environment)
+
+
+@contextmanager
+def connect(chains: int) -> Iterator[Client]:
+    """Yield a client of the configured scheduler, or of a cluster of its own on this machine.
+
+    A scheduler is configured as for any Dask program, for instance by `DASK_SCHEDULER_ADDRESS`;
+    our code travels to its workers with the tasks, so they need our dependencies but not us. A
+    cluster of our own has a single-threaded worker per core, at most one per chain of tasks.
+    """
+    if _scheduler():
+        with Client() as client:
+            yield client
+        return
+    prepare("normlab.training")
+    with dask.config.set(WORKERS):
+        workers = min(CPU_COUNT, chains)
+        with (
+            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as own,
+            Client(own) as client,
+        ):
+            yield client
 
 
 def call(client: Client, function: Callable[..., T], *arguments: Any) -> T:
@@ -116,8 +120,13 @@ def iterate(
             # The chain with most steps left goes first, so that all end together.
             link = client.submit(operator.call, function, link, data, pure=False, priority=left)
             futures.append(link)
-    for _, state in as_completed(futures, with_results=True):
+    for _, state in as_completed(futures, loop=client.loop, with_results=True):
         yield state
+
+
+def _scheduler() -> str | None:
+    address: str | None = dask.config.get("scheduler-address", None)
+    return address
 
 
 def _send(client: Client, value: Any, everywhere: bool) -> Any:

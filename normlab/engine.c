@@ -25,17 +25,18 @@
 #define SIDE 28
 #define BORDERED (SIDE + 2)
 #define CLASSES 10
-#define MAX_CHANNELS 16
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
+// Sums over images need no lane each: a quarter of the lanes is a quarter of the memory.
+typedef float part __attribute__((vector_size(LANES)));
 
 enum { BATCH, GROUP, ELEMENT };
 
 // All members of the two structures have eight bytes: to Python they are rows of numbers.
 
 // One convolution with its ReLU, normalization and, after it or not, 2×2 max pool. Buffers hold a
-// block of images after the other, except `gradient`, which is used anew for each.
+// block of images, or where it says so one after the other.
 typedef struct {
   int64_t in, out, kernel, pad, side, pool;  // side: of its output
   int64_t norm, groups;
@@ -43,13 +44,15 @@ typedef struct {
   float *weight_gradient, *scale_gradient, *shift_gradient;
   float *running_mean, *running_variance;
   vec *input;     // (in, side + kernel - 1, …), with the border of zeros that `pad` asks for
-  vec *active;    // (out, side, side) after ReLU
-  vec *normal;    // (out, side, side) after normalization, if no next layer's input holds it
-  vec *dnormal;   // (out, side, side) gradient of that
+  vec *active;    // blocks of (out, side, side) after ReLU
+  vec *normal;    // (out, side, side) after normalization, if no next layer's input is that
+  vec *dnormal;   // blocks of (out, side, side): gradient of that
   vec *gradient;  // (out, side, side) gradient of the convolution's output, in a border of zeros
-  vec *weight_sums, *scale_sums, *shift_sums;  // gradients by lane
-  vec *mean, *inverse;                         // (out) a block
-  float *packed, *turned;                      // weights in the order of `conv` and of its gradient
+  vec *mean, *inverse;    // blocks of (out)
+  vec *sums, *products;   // (out): gradients of the shift, and of the scale, times the scale
+  vec *weight_sums;               // gradients of all images
+  part *scale_sums, *shift_sums;  // likewise
+  float *packed, *turned;  // weights in the order of `conv` and of its gradient
 } Layer;
 
 typedef struct {
@@ -71,6 +74,16 @@ INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 INLINE float total(vec v) {
   float sum = 0;
   for (int i = 0; i < LANES; i++) sum += v[i];
+  return sum;
+}
+INLINE part fold(vec v) {
+  part quarter[4];
+  memcpy(quarter, &v, sizeof v);
+  return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
+}
+INLINE float total_part(part v) {
+  float sum = 0;
+  for (int i = 0; i < LANES / 4; i++) sum += v[i];
   return sum;
 }
 
@@ -230,9 +243,11 @@ INLINE vec inverse_root(vec v) {
   return v;
 }
 
-// Mean and sum of squared deviations of every channel of a block, by lane.
-static void moments(const Layer *l, const vec *active, vec *mean, vec *m2) {
+// Mean and, for now in the place of `inverse`, sum of squared deviations of a block's channels.
+static void moments(const Layer *l, int block) {
   const int n = plane_of(l);
+  const vec *active = l->active + block * l->out * n;
+  vec *mean = l->mean + block * l->out, *m2 = l->inverse + block * l->out;
   for (int c = 0; c < l->out; c++) {
     const vec *a = active + c * n;
     vec s0 = zero(), s1 = zero();
@@ -247,10 +262,9 @@ static void moments(const Layer *l, const vec *active, vec *mean, vec *m2) {
   }
 }
 
-static void group_statistics(const Layer *l, int block) {
-  vec *mean = l->mean + block * l->out, *inverse = l->inverse + block * l->out;
+static void group_statistics(const Layer *l) {
+  vec *mean = l->mean, *inverse = l->inverse;
   const int n = plane_of(l), size = l->out / l->groups;
-  moments(l, l->active + block * l->out * n, mean, inverse);
   for (int g = 0; g < l->out; g += size) {
     vec m = zero(), m2 = zero();
     for (int c = g; c < g + size; c++) m += mean[c];
@@ -266,8 +280,6 @@ static void group_statistics(const Layer *l, int block) {
 
 static void batch_statistics(const Layer *l, int count) {
   const int n = plane_of(l), blocks = (count + LANES - 1) / LANES;
-  for (int b = 0; b < blocks; b++)
-    moments(l, l->active + b * l->out * n, l->mean + b * l->out, l->inverse + b * l->out);
   for (int c = 0; c < l->out; c++) {
     double mean = 0, m2 = 0;
     for (int i = 0; i < count; i++) mean += l->mean[i / LANES * l->out + c][i % LANES];
@@ -314,39 +326,39 @@ static void normalize(const Layer *l, int block, vec *to, int border) {
   }
 }
 
-// Sums of the gradient and of gradient·normalized over a block's channel planes, by lane.
-static void gradient_sums(const Layer *l, int block, vec *s1, vec *s2) {
+// Sums of the gradient and of gradient·normalized over a block's channel planes.
+static void gradient_sums(const Layer *l, int block) {
   const int n = plane_of(l);
   for (int c = 0; c < l->out; c++) {
     const vec *a = l->active + (block * l->out + c) * n, *d = l->dnormal + (block * l->out + c) * n;
     const vec mean = l->mean[block * l->out + c], inverse = l->inverse[block * l->out + c];
     vec sum = zero(), product = zero();
     if (l->norm == ELEMENT) {
-      vec *scale_sums = l->scale_sums + c * n, *shift_sums = l->shift_sums + c * n;
+      part *scale_sums = l->scale_sums + c * n, *shift_sums = l->shift_sums + c * n;
       const float *scale = l->scale + c * n;
       for (int i = 0; i < n; i++) {
         vec p = d[i] * ((a[i] - mean) * inverse);
-        shift_sums[i] += d[i], scale_sums[i] += p;
+        shift_sums[i] += fold(d[i]), scale_sums[i] += fold(p);
         sum += d[i] * scale[i], product += p * scale[i];
       }
-      s1[c] = sum, s2[c] = product;
+      l->sums[c] = sum, l->products[c] = product;
     } else {
       for (int i = 0; i < n; i++) sum += d[i], product += d[i] * (a[i] - mean);
       product *= inverse;
-      l->shift_sums[c] += sum, l->scale_sums[c] += product;
-      s1[c] = sum * l->scale[c], s2[c] = product * l->scale[c];
+      l->shift_sums[c] += fold(sum), l->scale_sums[c] += fold(product);
+      l->sums[c] = sum * l->scale[c], l->products[c] = product * l->scale[c];
     }
   }
 }
 
-// gradient = inverse·(scale·d − s1 − normalized·s2) where the unit is active.
-static void normal_backward(const Layer *l, int block, const vec *s1, const vec *s2, vec lanes) {
+// gradient = inverse·(scale·d − sum − normalized·product) where the unit is active.
+static void normal_backward(const Layer *l, int block, vec lanes) {
   const int side = l->side, n = plane_of(l), border = l->kernel - 1 - l->pad;
   const int gside = side + 2 * border;
   for (int c = 0; c < l->out; c++) {
     const vec *a = l->active + (block * l->out + c) * n, *d = l->dnormal + (block * l->out + c) * n;
     const vec mean = l->mean[block * l->out + c], inverse = l->inverse[block * l->out + c] * lanes;
-    const vec root = l->inverse[block * l->out + c], m1 = s1[c], m2 = s2[c] * root;
+    const vec m1 = l->sums[c], m2 = l->products[c] * l->inverse[block * l->out + c];
     for (int y = 0; y < side; y++) {
       vec *g = l->gradient + (c * gside + y + border) * gside + border;
       const vec *ar = a + y * side, *dr = d + y * side;
@@ -367,23 +379,23 @@ static void normal_backward(const Layer *l, int block, const vec *s1, const vec 
   }
 }
 
-// Turn per-channel sums of a block into the means that its groups take off.
-static void group_means(const Layer *l, vec *s1, vec *s2) {
+// Turn the channels' sums into the means that their groups take off.
+static void group_means(const Layer *l) {
   const int size = l->out / l->groups;
+  const float count = (float)(size * plane_of(l));
   for (int g = 0; g < l->out; g += size) {
-    vec m1 = zero(), m2 = zero();
-    for (int c = g; c < g + size; c++) m1 += s1[c], m2 += s2[c];
-    for (int c = g; c < g + size; c++)
-      s1[c] = m1 / (float)(size * plane_of(l)), s2[c] = m2 / (float)(size * plane_of(l));
+    vec sum = zero(), product = zero();
+    for (int c = g; c < g + size; c++) sum += l->sums[c], product += l->products[c];
+    for (int c = g; c < g + size; c++) l->sums[c] = sum / count, l->products[c] = product / count;
   }
 }
 
-// The same where the batch is the group: the sums of all blocks are those of shift and scale.
-static void batch_means(const Layer *l, int count, vec *s1, vec *s2) {
-  const float size = (float)plane_of(l) * (float)count;
+// The same where the batch is the group.
+static void batch_means(const Layer *l, int images) {
+  const float count = (float)plane_of(l) * (float)images;
   for (int c = 0; c < l->out; c++) {
-    s1[c] = all(total(l->shift_sums[c]) * l->scale[c] / size);
-    s2[c] = all(total(l->scale_sums[c]) * l->scale[c] / size);
+    l->sums[c] = all(total_part(l->shift_sums[c]) * l->scale[c] / count);
+    l->products[c] = all(total_part(l->scale_sums[c]) * l->scale[c] / count);
   }
 }
 
@@ -419,44 +431,41 @@ static void pool_backward(const Layer *l, const vec *from, const vec *d, vec *to
 
 // ---- layers ------------------------------------------------------------------------------------
 
-// Where a block's normalized, pooled output goes.
-static vec *output(const Network *n, int layer, int block) {
-  Layer *l = n->layer + layer, *next = l + 1;
-  if (layer == n->layers - 1) return l->normal + block * l->out * plane_of(l);
-  int side = next->side + next->kernel - 1;
-  return next->input + block * next->in * side * side;
+static const vec *input(const Network *n, int layer, int block) {
+  // Those of the first layer are kept; the others are made again where there are several blocks.
+  return n->layer[layer].input + (layer == 0 ? block * SIDE * SIDE : 0);
 }
 
 static void forward_conv(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
-  const int xside = l->side + l->kernel - 1;
-  conv(l->input + block * l->in * xside * xside, l->in, xside, l->packed, l->kernel,
+  conv(input(n, layer, block), l->in, l->side + l->kernel - 1, l->packed, l->kernel,
        l->active + block * l->out * plane_of(l), l->out, l->side, 1);
 }
 
+// To the next layer's input or, if there is none, to `normal`.
 static void forward_norm(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
-  if (l->pool) {
-    vec *normal = l->normal + block * l->out * plane_of(l);
-    normalize(l, block, normal, 0);
-    pool(l, normal, output(n, layer, block));
+  if (layer == n->layers - 1) {
+    normalize(l, block, l->normal, 0);
+  } else if (l->pool) {
+    normalize(l, block, l->normal, 0);
+    pool(l, l->normal, l[1].input);
   } else {
-    int border = layer + 1 < n->layers ? l[1].pad : 0;
-    normalize(l, block, output(n, layer, block), border);
+    normalize(l, block, l[1].input, l[1].pad);
   }
 }
 
 static void backward_conv(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
-  const int K = l->kernel, xside = l->side + K - 1, gside = l->side + 2 * (K - 1 - l->pad);
-  weight_gradient(l, l->input + block * l->in * xside * xside, l->gradient);
+  const int K = l->kernel, gside = l->side + 2 * (K - 1 - l->pad);
+  weight_gradient(l, input(n, layer, block), l->gradient);
   if (layer == 0) return;
   const Layer *below = l - 1;
   vec *d = below->dnormal + block * below->out * plane_of(below);
   if (below->pool) {
     vec scratch[below->out * plane_of(below) / 4];
     conv(l->gradient, l->out, gside, l->turned, K, scratch, l->in, gside - K + 1, 0);
-    pool_backward(below, below->normal + block * below->out * plane_of(below), scratch, d);
+    pool_backward(below, below->normal, scratch, d);
   } else {
     conv(l->gradient, l->out, gside, l->turned, K, d, l->in, gside - K + 1, 0);
   }
@@ -467,7 +476,7 @@ static void head(const Network *n, int block, const uint8_t *labels, int lanes, 
                  float *logits, double *loss, int64_t *correct) {
   const Layer *l = n->layer + n->layers - 1;
   const int size = plane_of(l), out = l->out;
-  const vec *z = l->normal + block * out * size;
+  const vec *z = l->normal;
   vec f[out], y[CLASSES], dy[CLASSES];
   for (int c = 0; c < out; c++) {
     vec sum = zero();
@@ -507,6 +516,13 @@ static void head(const Network *n, int block, const uint8_t *labels, int lanes, 
 
 // ---- images ------------------------------------------------------------------------------------
 
+// The whole number next to a position, or the border's where that is outside.
+INLINE vec nearest(vec position) {
+  const vec least = all(-1), most = all(SIDE);
+  const vec whole = __builtin_elementwise_rint(position);
+  return choose(whole < least, least, choose(whole > most, most, whole));
+}
+
 // Where the affine maps take each pixel from, in images with a border of background; null maps
 // leave the images as they are.
 static void fetch(const Network *n, const uint8_t *images, const int64_t *order, const float *maps,
@@ -521,26 +537,20 @@ static void fetch(const Network *n, const uint8_t *images, const int64_t *order,
   }
   for (int y = 0; y < SIDE; y++)
     for (int x = 0; x < SIDE; x++) {
-      const float px = x - centre, py = y - centre;
-      int32_t index[LANES];
-      for (int i = 0; i < LANES; i++) {
-        float column = rintf(fmaf(m[1][i], py, m[0][i] * px) + m[2][i] + centre);
-        float row = rintf(fmaf(m[4][i], py, m[3][i] * px) + m[5][i] + centre);
-        column = column < -1 ? -1 : column > SIDE ? SIDE : column;
-        row = row < -1 ? -1 : row > SIDE ? SIDE : row;
-        index[i] = (int32_t)(row * BORDERED + column);
-      }
-      float shade[LANES];
+      const vec px = all(x - centre), py = all(y - centre);
+      const vec column = nearest(m[0] * px + m[1] * py + m[2] + centre);
+      const vec row = nearest(m[3] * px + m[4] * py + m[5] + centre);
+      const ivec index = __builtin_convertvector(row * BORDERED + column, ivec);
+      float *shade = (float *)(to + y * SIDE + x);
       for (int i = 0; i < LANES; i++) shade[i] = n->shades[image[i][index[i]]];
-      memcpy(to + y * SIDE + x, shade, sizeof shade);
     }
 }
 
 static void clear(const Layer *l) {
   const int n = l->norm == ELEMENT ? l->out * plane_of(l) : l->out;
   memset(l->weight_sums, 0, sizeof(vec) * l->out * l->in * l->kernel * l->kernel);
-  memset(l->scale_sums, 0, sizeof(vec) * n);
-  memset(l->shift_sums, 0, sizeof(vec) * n);
+  memset(l->scale_sums, 0, sizeof(part) * n);
+  memset(l->shift_sums, 0, sizeof(part) * n);
 }
 
 static void collect(const vec *sums, float *gradient, int n) {
@@ -566,38 +576,41 @@ void predict(const Network *n, const uint8_t *images, const int64_t *order, int 
       if (l->norm == BATCH)
         running_statistics(l);
       else
-        group_statistics(l, 0);
+        moments(l, 0), group_statistics(l);
       forward_norm(n, i, 0);
     }
     head(n, 0, NULL, lanes, 0, logits + first * CLASSES, NULL, NULL);
   }
 }
 
-static void forward(const Network *n, int first, int blocks, int count) {
+// Layer by layer, each block through all that comes before the next statistics of the batch.
+static void forward(const Network *n, int blocks, int count) {
   for (int i = 0; i < n->layers; i++) {
     const Layer *l = n->layer + i;
     for (int b = 0; b < blocks; b++) {
+      if (i > 0) forward_norm(n, i - 1, b);
       forward_conv(n, i, b);
-      if (l->norm != BATCH) group_statistics(l, b), forward_norm(n, i, b);
+      moments(l, b);
     }
-    if (l->norm != BATCH) continue;
-    batch_statistics(l, count - first);
-    for (int b = 0; b < blocks; b++) forward_norm(n, i, b);
+    if (l->norm == BATCH)
+      batch_statistics(l, count);
+    else
+      group_statistics(l);
   }
 }
 
 static void backward(const Network *n, int first, int blocks, int count) {
   for (int i = n->layers - 1; i >= 0; i--) {
     const Layer *l = n->layer + i;
-    vec s1[MAX_CHANNELS], s2[MAX_CHANNELS];
-    if (l->norm == BATCH) {
-      for (int b = 0; b < blocks; b++) gradient_sums(l, b, s1, s2);
-      batch_means(l, count, s1, s2);
-    }
+    if (l->norm == BATCH)
+      batch_means(l, count);
+    else
+      group_means(l);
     for (int b = 0; b < blocks; b++) {
-      if (l->norm != BATCH) gradient_sums(l, b, s1, s2), group_means(l, s1, s2);
-      normal_backward(l, b, s1, s2, mask(lanes_left(count, first + b * LANES)));
+      normal_backward(l, b, mask(lanes_left(count, first + b * LANES)));
+      if (i > 0 && blocks > 1) forward_norm(n, i - 1, b);
       backward_conv(n, i, b);
+      if (i > 0) gradient_sums(l - 1, b);
     }
   }
 }
@@ -621,12 +634,14 @@ double step(const Network *n, const uint8_t *images, const uint8_t *labels, cons
       fetch(n, images, order + start, maps + 6 * start, lanes_left(count, start),
             n->layer[0].input + b * SIDE * SIDE);
     }
-    forward(n, first, blocks, count);
+    forward(n, blocks, count);
     for (int b = 0; b < blocks; b++) {
       const int start = first + b * LANES, lanes = lanes_left(count, start);
       uint8_t label[LANES];
       for (int i = 0; i < lanes; i++) label[i] = labels[order[start + i]];
+      forward_norm(n, n->layers - 1, b);
       head(n, b, label, lanes, 1.0f / count, NULL, &loss, correct);
+      gradient_sums(n->layer + n->layers - 1, b);
     }
     backward(n, first, blocks, count);
   }
@@ -634,8 +649,10 @@ double step(const Network *n, const uint8_t *images, const uint8_t *labels, cons
     const Layer *l = n->layer + i;
     const int size = l->norm == ELEMENT ? l->out * plane_of(l) : l->out;
     collect(l->weight_sums, l->weight_gradient, l->out * l->in * l->kernel * l->kernel);
-    collect(l->scale_sums, l->scale_gradient, size);
-    collect(l->shift_sums, l->shift_gradient, size);
+    for (int k = 0; k < size; k++) {
+      l->scale_gradient[k] = total_part(l->scale_sums[k]);
+      l->shift_gradient[k] = total_part(l->shift_sums[k]);
+    }
   }
   collect(n->weight_sums, n->weight_gradient, CLASSES * out);
   collect(n->bias_sums, n->bias_gradient, CLASSES);

@@ -33,7 +33,8 @@ LAYER = (
     *("inputs", "outputs", "kernel", "pad", "side", "pool", "norm", "groups"),
     *("weight", "scale", "shift", "weight_gradient", "scale_gradient", "shift_gradient"),
     *("running_mean", "running_variance", "input", "active", "normal", "dnormal", "gradient"),
-    *("weight_sums", "scale_sums", "shift_sums", "mean", "inverse", "packed", "turned"),
+    *("mean", "inverse", "sums", "products", "weight_sums", "scale_sums", "shift_sums"),
+    *("packed", "turned"),
 )
 NETWORK = (
     *("layer", "weight", "bias", "weight_gradient", "bias_gradient"),
@@ -83,6 +84,9 @@ def attach(network: nn.Sequential, batch_size: int) -> Attached:
     blocks = -(-batch_size // lanes) if together else 1
 
     layers = np.zeros((len(networks.CONVOLUTIONS), len(LAYER)), np.int64)
+    # A layer's gradient is dead when the one before the layer before has come.
+    largest = max(outputs for _, outputs, _, _ in networks.CONVOLUTIONS) * augment.SIDE**2
+    dnormal = buffer(blocks * largest), buffer(blocks * largest)
     side = augment.SIDE
     for i, (inputs, outputs, kernel, pad) in enumerate(networks.CONVOLUTIONS, start=1):
         convolution: Any = network.get_submodule(f"conv{i}")
@@ -102,16 +106,18 @@ def attach(network: nn.Sequential, batch_size: int) -> Attached:
             **_tensors("shift", norm.bias),
             "running_mean": norm.running_mean.data_ptr() if kind == BATCH else 0,
             "running_variance": norm.running_var.data_ptr() if kind == BATCH else 0,
-            "input": buffer(blocks * inputs * framed * framed),
+            "input": buffer((blocks if i == 1 else 1) * inputs * framed * framed),
             "active": buffer(blocks * outputs * pixels),
-            "normal": buffer(blocks * outputs * pixels),
-            "dnormal": buffer(blocks * outputs * pixels),
+            "normal": buffer(outputs * pixels),
+            "dnormal": dnormal[i % 2],
             "gradient": buffer(outputs * spread * spread),
+            "mean": buffer(blocks * outputs),
+            "inverse": buffer(blocks * outputs),
+            "sums": buffer(outputs),
+            "products": buffer(outputs),
             "weight_sums": buffer(count),
             "scale_sums": buffer(affine),
             "shift_sums": buffer(affine),
-            "mean": buffer(blocks * outputs),
-            "inverse": buffer(blocks * outputs),
             "packed": buffer(count),
             "turned": buffer(count),
         }

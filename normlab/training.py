@@ -6,6 +6,7 @@ run was interrupted in between.
 """
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -125,6 +126,7 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
     device, dtype = resolve(recipe.device, recipe.precision)
     if device.type == "cuda":
         # On a CPU all that is used here is deterministic, and the switch costs time.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else PyTorch refuses
         torch.use_deterministic_algorithms(True)
     epoch = state.epoch + 1
     lr = learning_rate(recipe, epoch)

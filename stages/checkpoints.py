@@ -14,7 +14,7 @@ import safetensors
 import torch
 from safetensors.numpy import load_file, save
 
-from normlab import augment, networks, training
+from normlab import augment, engine, networks, training
 from normlab.training import Data, Recipe, State
 from stages import files
 
@@ -22,9 +22,10 @@ from stages import files
 def folder(root: Path, recipe: Recipe, data: Data, machine: str) -> Path:
     """Where the checkpoints of these trials are kept: a name made from all they depend on."""
     digest = hashlib.sha256(f"{recipe} {machine} {torch.__version__}".encode())
-    modules: tuple[ModuleType, ...] = (augment, networks, training)
+    modules: tuple[ModuleType, ...] = (augment, engine, networks, training)
     for module in modules:
         digest.update(inspect.getsource(module).encode())
+    digest.update(engine.SOURCE.encode())
     for array in data:
         digest.update(array.data)
     return root / recipe.variant / digest.hexdigest()[:16]

@@ -1,5 +1,11 @@
 """Stage `evaluate`: the one stage that sees test images. Scores, compares and explains."""
 
+from normlab import cluster
+
+if __name__ == "__main__":
+    # First of all, since importing torch takes most of a stage's start.
+    cluster.prepare("stages.evaluate")
+
 import sys
 from itertools import combinations
 from pathlib import Path
@@ -11,7 +17,7 @@ import safetensors
 from safetensors.numpy import load_file, save
 from tqdm import tqdm
 
-from normlab import cluster, evaluation, mnist, networks, params, statistics
+from normlab import evaluation, mnist, networks, params, statistics
 from normlab.errors import InputError, reported
 from normlab.evaluation import Images, Measured, Model
 from stages import files

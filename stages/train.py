@@ -1,5 +1,11 @@
 """Stages `train_*`: one variant, trained once per seed on the training split alone."""
 
+from normlab import cluster
+
+if __name__ == "__main__":
+    # First of all, since importing torch takes most of a stage's start.
+    cluster.prepare("stages.train")
+
 import shutil
 import sys
 from functools import partial
@@ -9,7 +15,7 @@ import pandas as pd
 from safetensors.numpy import save_file
 from tqdm import tqdm
 
-from normlab import augment, cluster, mnist, networks, params, training
+from normlab import augment, mnist, networks, params, training
 from normlab.errors import reported
 from normlab.params import Params
 from stages import checkpoints, files

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from normlab import networks
 from tests.conftest import SETTINGS, VARIANTS
@@ -125,3 +126,16 @@ def test_loss_and_accuracy() -> None:
     expected = np.mean([np.log(1 + np.exp(-2)), np.log(1 + np.exp(-1)), np.log(1 + np.exp(3))])
     assert loss == pytest.approx(expected, rel=1e-6)
     assert accuracy == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_trained_image_takes_the_references_operations(variant: str) -> None:
+    network = networks.build(variant, **SETTINGS[variant])
+    with FlopCounterMode(display=False) as forward:
+        outputs = network(torch.zeros(1, 1, 28, 28))
+    with FlopCounterMode(display=False) as backward:
+        outputs.sum().backward()
+    assert forward.get_total_flops() == 2 * 1_412_348
+    assert (forward.get_total_flops() + backward.get_total_flops()) / 1e6 == pytest.approx(
+        8.3, abs=0.05
+    )

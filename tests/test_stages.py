@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from normlab import training
+from normlab import engine, training
 from normlab.training import Data
 from stages import checkpoints, files
 from tests.conftest import make_recipe
@@ -65,7 +65,9 @@ def test_an_interrupted_trial_goes_on_to_the_same_end(tmp_path: Path, noise: Dat
     assert checkpoints.load_states(folder, 5, 3) == []
 
 
-def test_checkpoints_of_anything_else_are_not_used(tmp_path: Path, noise: Data) -> None:
+def test_checkpoints_of_anything_else_are_not_used(
+    tmp_path: Path, noise: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recipe = make_recipe()
     image = noise.train_images.copy()
     image[0, 0, 0] ^= 1
@@ -78,3 +80,5 @@ def test_checkpoints_of_anything_else_are_not_used(tmp_path: Path, noise: Data) 
     assert len(folders) == 4
     assert checkpoints.folder(tmp_path, make_recipe(), noise, "cpu") in folders
     assert np.array_equal(noise.train_images[1:], image[1:])
+    monkeypatch.setattr(engine, "SOURCE", engine.SOURCE + " ")
+    assert checkpoints.folder(tmp_path, recipe, noise, "cpu") not in folders

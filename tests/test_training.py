@@ -1,10 +1,12 @@
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from normlab import augment, engine, networks, training
 from normlab.errors import InputError
@@ -171,6 +173,30 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     assert training.resolve("auto", "auto") == (torch.device("cuda"), torch.float32)
     assert training.resolve("cpu", "auto") == (cpu, torch.float32)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often a value is fetched from its device, which waits for all work there."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_pytorchs_steps_never_wait_for_the_device(
+    variant: str, noise: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "fits", lambda network: False)  # noqa: ARG005
+    counts = []
+    for batch_size in (50, 5):
+        recipe = make_recipe(variant, batch_size=batch_size)
+        with Reads() as reads:  # type: ignore[no-untyped-call]
+            training.train_epoch(recipe, training.start(recipe, 0), noise)
+        counts.append(reads.count)
+    assert counts[0] == counts[1] > 0
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
