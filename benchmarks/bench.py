@@ -5,8 +5,6 @@ machine does then meets all of them alike.
 """
 
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,43 +23,48 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
+from benchmarks import pipeline
 from normlab import cluster, engine, networks, params, training
 from normlab.training import Data, Recipe
 from stages import train
 
 VARIANTS = tuple(networks.NORMALIZATIONS)
-REPETITIONS = 3
-IMAGES = 8_192
+REPETITIONS = 5
+IMAGES = 16_384
 TEXTBOOK_IMAGES = 4_096
 TABLE = Path("benchmarks/results.md")
 
 
 def main() -> None:
-    """Measure and write the tables."""
+    """Measure, print the tables and keep them in a file."""
     settings = params.load(train.PARAMS)
     recipes = [train.recipe_of(variant, settings) for variant in VARIANTS]
     data = train.read_data(settings)
-    data = Data(
+    trial = len(data.train_labels) * settings.epochs
+    few = Data(
         data.train_images[:IMAGES],
         data.train_labels[:IMAGES],
         data.val_images[:64],
         data.val_labels[:64],
     )
     lines = [f"{CPU_COUNT} cores, PyTorch {torch.__version__}, medians of {REPETITIONS} runs", ""]
-    sections = (
-        partial(throughput, recipes, data),
-        partial(growth, recipes[1], data),
-        partial(operators, recipes[0], data),
-        overhead,
-    )
-    for section in sections:
-        lines += [*section(), ""]
-        TABLE.write_text("\n".join(lines))
+    with tempfile.TemporaryDirectory() as folder:
+        sections = (
+            partial(throughput, recipes, few, trial),
+            partial(operators, recipes[0], few),
+            partial(pipeline.report, Path(folder) / "clone"),
+        )
+        for section in sections:
+            lines += [*section(), ""]
+            TABLE.write_text("\n".join(lines))
     print("\n".join(lines))
 
 
-def throughput(recipes: list[Recipe], data: Data) -> list[str]:
-    """Images a second on the whole machine, each way, and the share of the limit."""
+def throughput(recipes: list[Recipe], data: Data, trial: int) -> list[str]:
+    """Images a second on the whole machine, each way, and the share of the limit.
+
+    A trial of the pipeline learns from `trial` images.
+    """
     with (
         cluster.connect(CPU_COUNT) as client,
         cluster.connect(1) as single,
@@ -78,15 +81,15 @@ def throughput(recipes: list[Recipe], data: Data) -> list[str]:
             "auto, one worker": lambda recipe: trials(single, ours, recipe, "auto", data),
         }
         measured: dict[tuple[str, str], list[float]] = {}
-        peaks: dict[torch.dtype, list[float]] = {torch.float32: [], torch.bfloat16: []}
+        peaks: dict[str, list[float]] = {"float32": [], "bfloat16": []}
         for run in tqdm(range(REPETITIONS + 1), desc="throughput"):
             for recipe in recipes:
                 for name, way in ways.items():
                     speed = way(recipe)
                     if run:  # the first one warms up
                         measured.setdefault((recipe.variant, name), []).append(speed)
-            for dtype, found in peaks.items():
-                found.append(matrix_peak(dtype))
+            for name, found in peaks.items():
+                found.append(matrix_peak(name))
     lines = [
         f"Textbook: torchvision's MNIST, its transforms, a DataLoader with {workers} workers.",
         "",
@@ -100,19 +103,19 @@ def throughput(recipes: list[Recipe], data: Data) -> list[str]:
         lines.append(f"| {variant} | {name} | {statistics.median(speeds):,.0f} | {spread} |")
     lines += [
         "",
-        "| variant | share of the float32 limit | of bfloat16's | workers |",
-        "|---|---|---|---|",
+        "| variant | share of the float32 limit | of bfloat16's | trials an hour, one worker | "
+        f"{CPU_COUNT} workers | ratio |",
+        "|---|---|---|---|---|---|",
     ]
     for recipe in recipes:
         work = flops(recipe)
-        speed = statistics.median(measured[recipe.variant, "auto"])
-        alone = statistics.median(measured[recipe.variant, "auto, one worker"])
-        shares = [speed * work / max(peaks[dtype]) for dtype in peaks]
-        lines.append(
-            f"| {recipe.variant} | {shares[0]:.2f} | {shares[1]:.2f} | "
-            f"{CPU_COUNT} are {speed / alone:.2f} times as fast as 1 |"
-        )
-    limits = [f"{max(found) / 1e9:.0f} GFLOP/s in {dtype}" for dtype, found in peaks.items()]
+        every, one = measured[recipe.variant, "auto"], measured[recipe.variant, "auto, one worker"]
+        speed, alone = statistics.median(every), statistics.median(one)
+        shares = " | ".join(f"{speed * work / max(found):.2f}" for found in peaks.values())
+        hourly = f"{alone * 3600 / trial:.0f} | {speed * 3600 / trial:.0f}"
+        ratio = statistics.median(a / b for a, b in zip(every, one, strict=True))
+        lines.append(f"| {recipe.variant} | {shares} | {hourly} | {ratio:.2f} |")
+    limits = [f"{max(found) / 1e9:.0f} GFLOP/s in {name}" for name, found in peaks.items()]
     each = f"{flops(recipes[0]) / 1e6:.2f} MFLOP an image"
     lines += ["", f"Limit: the fastest matrix product seen, {', '.join(limits)}, over {each}."]
     return lines
@@ -190,15 +193,21 @@ def best_workers(folder: str, recipe: Recipe) -> int:
     return max(speeds, key=lambda workers: speeds[workers])
 
 
-def matrix_peak(dtype: torch.dtype) -> float:
-    """Operations a second of a large matrix product on all cores, the fastest of several."""
-    a, b = torch.randn(2, 1024, 1024).to(dtype)
+def matrix_peak(precision: str) -> float:
+    """Operations a second of a large matrix product on all cores: the fastest, whoever's it is."""
+    a, b = torch.randn(2, 2048, 2048)
+    # PyTorch's float32 products leave half of some processors unused, and NumPy's of others.
+    products: list[Callable[[], object]] = (
+        [lambda: a @ b, lambda: a.numpy() @ b.numpy()]
+        if precision == "float32"
+        else [partial(torch.matmul, a.bfloat16(), b.bfloat16())]
+    )
     seconds = []
-    for _ in range(8):
+    for product in products * 5:
         begun = time.perf_counter()
-        a @ b
+        product()
         seconds.append(time.perf_counter() - begun)
-    return float(2 * 1024**3 / min(seconds))
+    return float(2 * 2048**3 / min(seconds))
 
 
 def flops(recipe: Recipe) -> float:
@@ -207,20 +216,6 @@ def flops(recipe: Recipe) -> float:
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 28, 28)).sum().backward()
     return float(counter.get_total_flops())
-
-
-def growth(recipe: Recipe, data: Data) -> list[str]:
-    """Time of an epoch against the number of images."""
-    recipe = replace(recipe, device="cpu", precision="float32")
-    lines = ["| training images | seconds an epoch | images/s, one core |", "|---|---|---|"]
-    for count in (IMAGES // 16, IMAGES // 4, IMAGES):
-        some = data._replace(
-            train_images=data.train_images[:count], train_labels=data.train_labels[:count]
-        )
-        state = training.start(recipe, 0)
-        seconds = statistics.median(ours(recipe, state, some) for _ in range(REPETITIONS))
-        lines.append(f"| {count:,} | {seconds:.2f} | {count / seconds:,.0f} |")
-    return lines
 
 
 def operators(recipe: Recipe, data: Data) -> list[str]:
@@ -247,24 +242,6 @@ def operators(recipe: Recipe, data: Data) -> list[str]:
 def share_of(shares: list[dict[str, float]], name: str) -> float:
     """Find the larger of an operator's shares."""
     return max(share.get(name, 0.0) for share in shares)
-
-
-def overhead() -> list[str]:
-    """Time what is not training: imports of the stages, and a pipeline with nothing to do."""
-    commands = {
-        f"import stages.{name}": [sys.executable, "-c", f"import stages.{name}"]
-        for name in ("download", "train", "evaluate", "plot")
-    }
-    commands["dvc status"] = [str(Path(sys.executable).parent / "dvc"), "status"]
-    lines = ["| command | seconds |", "|---|---|"]
-    for name, command in commands.items():
-        seconds = []
-        for _ in range(REPETITIONS):
-            begun = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)  # noqa: S603  our own words
-            seconds.append(time.perf_counter() - begun)
-        lines.append(f"| {name} | {statistics.median(seconds):.2f} |")
-    return lines
 
 
 if __name__ == "__main__":
