@@ -89,14 +89,14 @@ def test_nesterov_needs_momentum(tmp_path: Path) -> None:
 
 
 def test_a_mistyped_key_is_named_with_the_right_one_and_the_missing_one(tmp_path: Path) -> None:
-    text = COMMITTED.read_text().replace("momentum:", "momentun:")
+    text = changed("momentum", "0.7").replace("momentum:", "momentun:")
     with pytest.raises(InputError) as refused:
         load(tmp_path, text)
     lines = str(refused.value).splitlines()
     assert len(lines) == 2
     assert any("momentum: missing, allowed: a number from 0" in line for line in lines)
     assert any(
-        "momentun: unknown key (value 0.9), did you mean momentum?" in line for line in lines
+        "momentun: unknown key (value 0.7), did you mean momentum?" in line for line in lines
     )
 
 

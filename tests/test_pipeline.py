@@ -149,7 +149,7 @@ CHANGES = {
     "ln_affine": ("channel", ["train_ln", "evaluate"]),
     "affine_rotation": ("8.0", AFFINE),
     "affine_translation": ("0.2", AFFINE),
-    "affine_scale": ("[0.8, 1.2]", AFFINE),
+    "affine_scale": ("[0.75, 1.25]", AFFINE),
     "affine_shear": ("4.0", AFFINE),
     "device": ("cpu", TRAIN),
     "precision": ("float32", TRAIN),
