@@ -39,14 +39,14 @@ enum { BATCH, GROUP, ELEMENT };
 // block of images, or where it says so one after the other.
 typedef struct {
   int64_t in, out, kernel, pad, side, pool;  // side: of its output
-  int64_t norm, groups;
+  int64_t norm, groups, stride;
   const float *weight, *scale, *shift;
   float *weight_gradient, *scale_gradient, *shift_gradient;
   float *running_mean, *running_variance;
   vec *input;     // (in, side + kernel - 1, …), with the border of zeros that `pad` asks for
   vec *active;    // blocks of (out, side, side) after ReLU
   vec *normal;    // (out, side, side) after normalization, if no next layer's input is that
-  vec *dnormal;   // blocks of (out, side, side): gradient of that
+  vec *dnormal;   // blocks, `stride` apart, of (out, side, side): gradient of that, of all layers
   vec *gradient;  // (out, side, side) gradient of the convolution's output, in a border of zeros
   vec *mean, *inverse;    // blocks of (out)
   vec *sums, *products;   // (out): gradients of the shift, and of the scale, times the scale
@@ -232,6 +232,9 @@ static const float EPSILON = 1e-5f, RUNNING = 0.1f;
 
 INLINE int plane_of(const Layer *l) { return l->side * l->side; }
 
+// One layer's takes the place of the next one's, while that is in the cache.
+INLINE vec *dnormal(const Layer *l, int block) { return l->dnormal + block * l->stride; }
+
 INLINE vec mask(int lanes) {
   vec m = zero();
   for (int i = 0; i < lanes; i++) m[i] = 1;
@@ -330,7 +333,7 @@ static void normalize(const Layer *l, int block, vec *to, int border) {
 static void gradient_sums(const Layer *l, int block) {
   const int n = plane_of(l);
   for (int c = 0; c < l->out; c++) {
-    const vec *a = l->active + (block * l->out + c) * n, *d = l->dnormal + (block * l->out + c) * n;
+    const vec *a = l->active + (block * l->out + c) * n, *d = dnormal(l, block) + c * n;
     const vec mean = l->mean[block * l->out + c], inverse = l->inverse[block * l->out + c];
     vec sum = zero(), product = zero();
     if (l->norm == ELEMENT) {
@@ -356,7 +359,7 @@ static void normal_backward(const Layer *l, int block, vec lanes) {
   const int side = l->side, n = plane_of(l), border = l->kernel - 1 - l->pad;
   const int gside = side + 2 * border;
   for (int c = 0; c < l->out; c++) {
-    const vec *a = l->active + (block * l->out + c) * n, *d = l->dnormal + (block * l->out + c) * n;
+    const vec *a = l->active + (block * l->out + c) * n, *d = dnormal(l, block) + c * n;
     const vec mean = l->mean[block * l->out + c], inverse = l->inverse[block * l->out + c] * lanes;
     const vec m1 = l->sums[c], m2 = l->products[c] * l->inverse[block * l->out + c];
     for (int y = 0; y < side; y++) {
@@ -461,7 +464,7 @@ static void backward_conv(const Network *n, int layer, int block) {
   weight_gradient(l, input(n, layer, block), l->gradient);
   if (layer == 0) return;
   const Layer *below = l - 1;
-  vec *d = below->dnormal + block * below->out * plane_of(below);
+  vec *d = dnormal(below, block);
   if (below->pool) {
     vec scratch[below->out * plane_of(below) / 4];
     conv(l->gradient, l->out, gside, l->turned, K, scratch, l->in, gside - K + 1, 0);
@@ -510,7 +513,7 @@ static void head(const Network *n, int block, const uint8_t *labels, int lanes, 
     vec d = zero();
     for (int k = 0; k < CLASSES; k++) d += dy[k] * n->weight[k * out + c];
     d /= (float)size;
-    for (int i = 0; i < size; i++) l->dnormal[(block * out + c) * size + i] = d;
+    for (int i = 0; i < size; i++) dnormal(l, block)[c * size + i] = d;
   }
 }
 

@@ -30,7 +30,7 @@ BATCH, GROUP, ELEMENT = range(3)
 
 # The members of the structures of engine.c: numbers and addresses, eight bytes each.
 LAYER = (
-    *("inputs", "outputs", "kernel", "pad", "side", "pool", "norm", "groups"),
+    *("inputs", "outputs", "kernel", "pad", "side", "pool", "norm", "groups", "stride"),
     *("weight", "scale", "shift", "weight_gradient", "scale_gradient", "shift_gradient"),
     *("running_mean", "running_variance", "input", "active", "normal", "dnormal", "gradient"),
     *("mean", "inverse", "sums", "products", "weight_sums", "scale_sums", "shift_sums"),
@@ -84,9 +84,8 @@ def attach(network: nn.Sequential, batch_size: int) -> Attached:
     blocks = -(-batch_size // lanes) if together else 1
 
     layers = np.zeros((len(networks.CONVOLUTIONS), len(LAYER)), np.int64)
-    # A layer's gradient is dead when the one before the layer before has come.
-    largest = max(outputs for _, outputs, _, _ in networks.CONVOLUTIONS) * augment.SIDE**2
-    dnormal = buffer(blocks * largest), buffer(blocks * largest)
+    stride = max(outputs for _, outputs, _, _ in networks.CONVOLUTIONS) * augment.SIDE**2
+    dnormal = buffer(blocks * stride)
     side = augment.SIDE
     for i, (inputs, outputs, kernel, pad) in enumerate(networks.CONVOLUTIONS, start=1):
         convolution: Any = network.get_submodule(f"conv{i}")
@@ -100,7 +99,7 @@ def attach(network: nn.Sequential, batch_size: int) -> Attached:
         count = inputs * outputs * kernel * kernel
         members = {
             **{"inputs": inputs, "outputs": outputs, "kernel": kernel, "pad": pad, "side": side},
-            **{"pool": pool, "norm": kind, "groups": groups},
+            **{"pool": pool, "norm": kind, "groups": groups, "stride": stride},
             **_tensors("weight", convolution.weight),
             **_tensors("scale", norm.weight),
             **_tensors("shift", norm.bias),
@@ -109,7 +108,7 @@ def attach(network: nn.Sequential, batch_size: int) -> Attached:
             "input": buffer((blocks if i == 1 else 1) * inputs * framed * framed),
             "active": buffer(blocks * outputs * pixels),
             "normal": buffer(outputs * pixels),
-            "dnormal": dnormal[i % 2],
+            "dnormal": dnormal,
             "gradient": buffer(outputs * spread * spread),
             "mean": buffer(blocks * outputs),
             "inverse": buffer(blocks * outputs),
