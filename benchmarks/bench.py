@@ -128,8 +128,7 @@ def trials(
     recipe = replace(recipe, device="cpu", precision=precision)
     count = len(client.scheduler_info()["workers"])
     chains = [(training.start(recipe, seed), 1) for seed in range(count)]
-    with client.as_current():  # there are two, each with an event loop of its own
-        seconds = list(cluster.iterate(client, partial(epoch, recipe), chains, data))
+    seconds = list(cluster.iterate(client, partial(epoch, recipe), chains, data))
     return len(data.train_labels) * count / max(seconds)
 
 

@@ -15,7 +15,6 @@ import psutil
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from normlab import params
 from normlab.networks import NORMALIZATIONS
 from stages import train
 
@@ -136,9 +135,8 @@ def memory(process: psutil.Process) -> float:
 
 
 def set_params(clone: Path, changes: dict[str, Any]) -> None:
-    """Start from the committed parameters and change some."""
+    """Give the clone the parameters of this folder, some of them changed."""
     yaml = YAML()
     values = yaml.load(train.PARAMS.read_text())
     with (clone / train.PARAMS).open("w") as stream:
         yaml.dump(values | changes, stream)
-    params.load(clone / train.PARAMS)

@@ -50,16 +50,13 @@ def main() -> None:
     """Train with all settings, every variant with every seed; print a table."""
     defaults = params.load(train.PARAMS)
     data = train.read_data(defaults)
-    trials = [
-        (which, train.recipe_of(variant, defaults.model_copy(update=settings)), seed)
-        for which, settings in enumerate(SEARCHED)
-        for variant in VARIANTS
-        for seed in SEEDS
-    ]
-    chains = [
-        ((which, recipe, training.start(recipe, seed)), recipe.epochs)
-        for which, recipe, seed in trials
-    ]
+    chains = []
+    for which, settings in enumerate(SEARCHED):
+        changed = defaults.model_copy(update=settings)
+        for variant in VARIANTS:
+            recipe = train.recipe_of(variant, changed)
+            starts = [training.start(recipe, seed) for seed in SEEDS]
+            chains += [((which, recipe, start), recipe.epochs) for start in starts]
     found: dict[tuple[int, str], list[float]] = {}
     with cluster.connect(len(chains)) as client:
         results: Iterable[tuple[int, Recipe, State]] = cluster.iterate(client, step, chains, data)
