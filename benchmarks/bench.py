@@ -26,7 +26,7 @@ from tqdm import tqdm
 from benchmarks import pipeline
 from normlab import cluster, engine, networks, params, training
 from normlab.training import Data, Recipe
-from stages import train
+from stages import train, trials
 
 VARIANTS = tuple(networks.NORMALIZATIONS)
 REPETITIONS = 5
@@ -38,8 +38,8 @@ TABLE = Path("benchmarks/results.md")
 def main() -> None:
     """Measure, print the tables and keep them in a file."""
     settings = params.load(train.PARAMS)
-    recipes = [train.recipe_of(variant, settings) for variant in VARIANTS]
-    data = train.read_data(settings)
+    recipes = [trials.recipe_of(variant, partial(getattr, settings)) for variant in VARIANTS]
+    data = trials.read_data(settings.val_size, settings.train_size)
     trial = len(data.train_labels) * settings.epochs
     few = Data(
         data.train_images[:IMAGES],
@@ -75,10 +75,10 @@ def throughput(recipes: list[Recipe], data: Data, trial: int) -> list[str]:
         workers = apart.submit(best_workers, folder, recipes[0]).result()
         ways: dict[str, Callable[[Recipe], float]] = {
             "textbook": lambda recipe: apart.submit(textbook, folder, recipe, workers).result(),
-            "PyTorch, float32": lambda recipe: trials(client, pytorch, recipe, "float32", data),
-            "engine, float32": lambda recipe: trials(client, ours, recipe, "float32", data),
-            "auto": lambda recipe: trials(client, ours, recipe, "auto", data),
-            "auto, one worker": lambda recipe: trials(single, ours, recipe, "auto", data),
+            "PyTorch, float32": lambda recipe: speed_of(client, pytorch, recipe, "float32", data),
+            "engine, float32": lambda recipe: speed_of(client, ours, recipe, "float32", data),
+            "auto": lambda recipe: speed_of(client, ours, recipe, "auto", data),
+            "auto, one worker": lambda recipe: speed_of(single, ours, recipe, "auto", data),
         }
         measured: dict[tuple[str, str], list[float]] = {}
         peaks: dict[str, list[float]] = {"float32": [], "bfloat16": []}
@@ -121,15 +121,16 @@ def throughput(recipes: list[Recipe], data: Data, trial: int) -> list[str]:
     return lines
 
 
-def trials(
+def speed_of(
     client: Client, epoch: Callable[..., float], recipe: Recipe, precision: str, data: Data
 ) -> float:
     """Images a second of as many trials at once as the client has workers."""
     recipe = replace(recipe, device="cpu", precision=precision)
     count = len(client.scheduler_info()["workers"])
-    chains = [(training.start(recipe, seed), 1) for seed in range(count)]
-    seconds = list(cluster.iterate(client, partial(epoch, recipe), chains, data))
-    return len(data.train_labels) * count / max(seconds)
+    step = partial(epoch, recipe)
+    chains = [(step, training.start(recipe, seed), 1) for seed in range(count)]
+    slowest = max(seconds for _, seconds in cluster.iterate(client, chains, data))
+    return len(data.train_labels) * count / slowest
 
 
 def ours(recipe: Recipe, state: training.State, data: Data) -> float:

@@ -6,15 +6,14 @@ Compare lines of the same number of epochs, which take the same time. The seeds 
 the pipeline, and test images have no part in it.
 """
 
-from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from normlab import cluster, params, training
-from normlab.training import Data, Recipe, State
-from stages import train
+from stages import train, trials
 
 SEEDS = range(100, 104)
 VARIANTS = ("bn_l1", "gn")
@@ -49,18 +48,20 @@ SEARCHED: list[Settings] = [
 def main() -> None:
     """Train with all settings, every variant with every seed; print a table."""
     defaults = params.load(train.PARAMS)
-    data = train.read_data(defaults)
-    chains = []
+    data = trials.read_data(defaults.val_size, defaults.train_size)
+    chains, trained = [], []
     for which, settings in enumerate(SEARCHED):
         changed = defaults.model_copy(update=settings)
         for variant in VARIANTS:
-            recipe = train.recipe_of(variant, changed)
-            starts = [training.start(recipe, seed) for seed in SEEDS]
-            chains += [((which, recipe, start), recipe.epochs) for start in starts]
+            recipe = trials.recipe_of(variant, partial(getattr, changed))
+            step = partial(training.train_epoch, recipe)
+            chains += [(step, training.start(recipe, seed), recipe.epochs) for seed in SEEDS]
+            trained += [(which, recipe)] * len(SEEDS)
     found: dict[tuple[int, str], list[float]] = {}
     with cluster.connect(len(chains)) as client:
-        results: Iterable[tuple[int, Recipe, State]] = cluster.iterate(client, step, chains, data)
-        for which, recipe, state in tqdm(results, total=sum(n for _, n in chains), unit="epoch"):
+        results = cluster.iterate(client, chains, data)
+        for trial, state in tqdm(results, total=sum(n for *_, n in chains), unit="epoch"):
+            which, recipe = trained[trial]
             if state.epoch == recipe.epochs:
                 accuracy = state.row["val_accuracy"]
                 found.setdefault((which, recipe.variant), []).append(accuracy)
@@ -69,12 +70,6 @@ def main() -> None:
     for which, settings in enumerate(SEARCHED):
         named = ", ".join(f"{key} {value}" for key, value in settings.items())
         print("|", named, "|", " | ".join(shown(found[which, v]) for v in VARIANTS), "|")
-
-
-def step(trial: tuple[int, Recipe, State], data: Data) -> tuple[int, Recipe, State]:
-    """Train one more epoch of a trial."""
-    which, recipe, state = trial
-    return which, recipe, training.train_epoch(recipe, state, data)
 
 
 def shown(accuracies: list[float]) -> str:

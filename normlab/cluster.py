@@ -94,34 +94,41 @@ def call(client: Client, function: Callable[..., T], *arguments: Any) -> T:
 
 def iterate(
     client: Client,
-    step: Callable[[Any, Any], T],
-    chains: Sequence[tuple[Any, int]],
+    chains: Sequence[tuple[Callable[[Any, Any], T], Any, int]],
     shared: Any,
-) -> Iterator[T]:
-    """Apply `step(state, shared)` repeatedly to every chain's state; yield each state as it comes.
+) -> Iterator[tuple[int, T]]:
+    """Apply each chain's `step(state, shared)` repeatedly; yield every state as it comes.
 
     Parameters
     ----------
     chains
-        Pairs of a state and how many steps it has to go.
+        A step, the state it starts from and how often to apply it.
     shared
-        Data all steps read; sent to every worker once.
+        Data all steps read; sent to every worker once, as is every distinct step.
+
+    Yields
+    ------
+    Which chain, counted from 0, and its state after one more step.
 
     Raises
     ------
     Exception
         Whatever a step raised; the other chains are abandoned.
     """
-    function, data = _send(client, step, everywhere=True), _send(client, shared, everywhere=True)
-    futures = []
-    for state, steps in chains:
+    distinct = {id(step): step for step, _, _ in chains}
+    steps = {key: _send(client, step, everywhere=True) for key, step in distinct.items()}
+    data = _send(client, shared, everywhere=True)
+    chain_of = {}
+    for which, (step, state, count) in enumerate(chains):
         link = _send(client, state, everywhere=False)
-        for left in range(steps, 0, -1):
+        for left in range(count, 0, -1):
             # The chain with most steps left goes first, so that all end together.
-            link = client.submit(operator.call, function, link, data, pure=False, priority=left)
-            futures.append(link)
-    for _, state in as_completed(futures, loop=client.loop, with_results=True):
-        yield state
+            link = client.submit(
+                operator.call, steps[id(step)], link, data, pure=False, priority=left
+            )
+            chain_of[link] = which
+    for future, state in as_completed(chain_of, loop=client.loop, with_results=True):
+        yield chain_of[future], state
 
 
 def _scheduler() -> str | None:

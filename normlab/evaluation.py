@@ -74,8 +74,32 @@ def measure(model: Model, test: Images) -> Measured:
     return Measured(model.variant, model.seed, model.epoch, loss, accuracy, probabilities)
 
 
+def trainable(model: Model) -> NDArray[np.float32]:
+    """All trainable parameters of a model, (n,) float32."""
+    network = networks.build(model.variant, **model.settings)
+    return np.concatenate([model.weights[name].ravel() for name, _ in network.named_parameters()])
+
+
 def small_share(model: Model, threshold: float = 1e-3) -> float:
     """Share of the trainable parameters whose absolute value is below `threshold`."""
-    network = networks.build(model.variant, **model.settings)
-    values = np.concatenate([model.weights[name].ravel() for name, _ in network.named_parameters()])
-    return float(np.mean(np.abs(values) < threshold))
+    return float(np.mean(np.abs(trainable(model)) < threshold))
+
+
+def magnitudes(models: list[Model], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Share of the models' trainable parameters in each range of absolute values.
+
+    Parameters
+    ----------
+    models
+        Models of the same network.
+    edges
+        float64 (k + 1,), ascending powers of ten; what lies outside is counted at the nearest end.
+
+    Returns
+    -------
+    float64 (k,), which sums to 1.
+    """
+    values = np.abs(np.concatenate([trainable(model) for model in models]))
+    exponents = np.log10(np.maximum(values, 10.0 ** edges[0])).clip(edges[0], edges[-1])
+    counts, _ = np.histogram(exponents, edges)
+    return counts / len(values)

@@ -69,6 +69,8 @@ def largest_divisor(number: int, limit: int) -> int:
 def build(variant: str, **setting: object) -> nn.Sequential:
     """Build the network of a variant, with the normalization settings that `settings` names.
 
+    A setting given as a list has an entry for each of the seven convolutions.
+
     It maps standardized images, (n, 1, 28, 28) float32, to logits, (n, 10) float32. Its children
     are conv1, relu1, norm1, …, pool, …, average, flatten, linear.
     """
@@ -78,7 +80,8 @@ def build(variant: str, **setting: object) -> nn.Sequential:
         convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
         network.add_module(f"conv{i}", convolution)
         network.add_module(f"relu{i}", nn.ReLU())
-        network.add_module(f"norm{i}", NORMALIZATIONS[variant](outputs, side, **setting))
+        here = {name: v[i - 1] if isinstance(v, list) else v for name, v in setting.items()}
+        network.add_module(f"norm{i}", NORMALIZATIONS[variant](outputs, side, **here))
         if i == POOL_AFTER:
             network.add_module("pool", nn.MaxPool2d(2))
             side //= 2

@@ -1,9 +1,9 @@
-"""The typed, validated view of `params.yaml`: the one module that reads it."""
+"""The typed, validated view of parameter files: the one module that reads them."""
 
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
@@ -29,16 +29,25 @@ def _ascending(values: list[float]) -> list[float]:
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Scale = Annotated[float, Field(gt=0, le=10)]
+Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
+SEEDS = "a list of at least one whole number from 0 to 4294967295, all different"
+Range = Annotated[list[Scale], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
 
 
-class Params(BaseModel):
-    """Every setting of the experiment; a field's description says which values are allowed."""
+class Flat(BaseModel):
+    """A flat file of parameters; a field's description says which values are allowed."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    seeds: Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)] = Field(
-        description="a list of at least one whole number from 0 to 4294967295, all different"
-    )
+    def conflicts(self) -> list[str]:
+        """Name the keys whose values are allowed by themselves but not beside the others."""
+        return []
+
+
+class Params(Flat):
+    """Every setting of the experiment, `params.yaml`."""
+
+    seeds: Seeds = Field(description=SEEDS)
     epochs: Count = Field(description="a whole number, 1 or more")
     val_size: int = Field(
         ge=1, lt=TRAINING_IMAGES, description=f"a whole number from 1 to {TRAINING_IMAGES - 1}"
@@ -62,26 +71,50 @@ class Params(BaseModel):
     ln_affine: Literal["elementwise", "channel"] = Field(description="elementwise or channel")
     affine_rotation: float = Field(ge=0, le=180, description="degrees from 0 to 180")
     affine_translation: float = Field(ge=0, le=1, description="a fraction from 0 to 1")
-    affine_scale: Annotated[
-        list[Scale], Field(min_length=2, max_length=2), AfterValidator(_ascending)
-    ] = Field(description="two numbers above 0, at most 10, the smaller first")
+    affine_scale: Range = Field(description="two numbers above 0, at most 10, the smaller first")
     affine_shear: float = Field(ge=0, lt=90, description="degrees from 0 to below 90")
     device: Literal["auto", "cpu", "cuda"] = Field(description="auto, cpu or cuda")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         description="auto, float32 or bfloat16"
     )
 
+    def conflicts(self) -> list[str]:
+        """Name the keys whose values are allowed by themselves but not beside the others."""
+        too_many = (self.train_size or 0) > TRAINING_IMAGES - self.val_size
+        still = self.nesterov and self.momentum == 0
+        return ["train_size"] * too_many + ["nesterov"] * still
 
-def load(path: Path) -> Params:
+
+Model = TypeVar("Model", bound=Flat)
+
+
+@overload
+def load(path: Path) -> Params: ...
+@overload
+def load(path: Path, model: type[Model]) -> Model: ...
+def load(path: Path, model: type[Flat] = Params) -> Flat:
     """Read and validate a parameter file.
-
-    It is parsed as DVC parses it (YAML 1.2), so that `1e-4` is a number to both.
 
     Raises
     ------
     InputError
-        If the file is missing or is not YAML, or a key is unknown, missing or has a value that is
-        not allowed. One line a key, each naming file, key, value and what is allowed.
+        If the file cannot be read as by `mapping`, or a key is unknown, missing or has a value that
+        is not allowed. One line a key, each naming file, key, value and what is allowed.
+    """
+    values = mapping(path)
+    problems = _problems(values, model)
+    if problems:
+        raise InputError("\n".join(f"{path}: {problem}" for problem in problems))
+    return model.model_validate(values)
+
+
+def mapping(path: Path) -> dict[str, Any]:
+    """Read a YAML file as DVC does (YAML 1.2), so that `1e-4` is a number to both.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, is not YAML or holds no mapping; one line that names it.
     """
     try:
         values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
@@ -94,26 +127,18 @@ def load(path: Path) -> Params:
         raise InputError(f"{path}: not valid YAML{line}: {problem}") from None
     if not isinstance(values, dict):
         got = type(values).__name__
-        raise InputError(f"{path}: got a {got}, allowed: a mapping of parameter names to values")
-    problems = _problems({str(key): value for key, value in values.items()})
-    if problems:
-        raise InputError("\n".join(f"{path}: {problem}" for problem in problems))
-    return Params.model_validate(values)
+        raise InputError(f"{path}: got a {got}, allowed: a mapping of names to values")
+    return {str(key): value for key, value in values.items()}
 
 
-def _problems(values: dict[str, Any]) -> list[str]:
-    fields = Params.model_fields
+def _problems(values: dict[str, Any], model: type[Flat]) -> list[str]:
+    fields = model.model_fields
     try:
-        params = Params.model_validate(values)
+        checked = model.model_validate(values)
     except ValidationError as error:
         kinds = {str(item["loc"][0]): item["type"] for item in error.errors()}
         return [_problem(key, kind, values, fields) for key, kind in kinds.items()]
-    problems = []
-    if params.train_size is not None and params.train_size > TRAINING_IMAGES - params.val_size:
-        problems.append(_refusal("train_size", params.train_size, fields))
-    if params.nesterov and params.momentum == 0:
-        problems.append(_refusal("nesterov", params.nesterov, fields))
-    return problems
+    return [_refusal(key, values[key], fields) for key in checked.conflicts()]
 
 
 def _problem(key: str, kind: str, values: dict[str, Any], fields: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ def folder(root: Path, recipe: Recipe, data: Data, machine: str) -> Path:
     digest.update(engine.SOURCE.encode())
     for array in data:
         digest.update(array.data)
-    return root / recipe.variant / digest.hexdigest()[:16]
+    return root / digest.hexdigest()[:16]
 
 
 def save_state(directory: Path, state: State) -> None:

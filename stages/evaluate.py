@@ -4,7 +4,7 @@ from normlab import cluster
 
 if __name__ == "__main__":
     # First of all, since importing torch takes most of a stage's start.
-    cluster.prepare("stages.evaluate")
+    cluster.prepare("normlab.evaluation")
 
 import sys
 from itertools import combinations
@@ -13,14 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import safetensors
-from safetensors.numpy import load_file, save
-from tqdm import tqdm
+from safetensors.numpy import save
 
 from normlab import evaluation, mnist, networks, params, statistics
-from normlab.errors import InputError, reported
+from normlab.errors import reported
 from normlab.evaluation import Images, Measured, Model
-from stages import files
+from stages import files, inputs, models
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/test")
@@ -37,24 +35,20 @@ def main(variants: list[str]) -> None:
     """Evaluate the models of `variants` and write metrics, tables and misclassified images."""
     settings = params.load(PARAMS)
     of_variant = {v: {n: getattr(settings, n) for n in networks.settings(v)} for v in variants}
-    histories = {variant: read_history(variant) for variant in variants}
-    models = [
-        read_model(variant, of_variant[variant], seed, epoch)
+    histories = {variant: inputs.table(HISTORIES / f"{variant}.csv") for variant in variants}
+    trained = [
+        models.read(
+            MODELS / variant / f"seed{seed}" / f"epoch{epoch:02d}.safetensors",
+            *(variant, of_variant[variant], seed, epoch),
+        )
         for variant in variants
         for seed, epoch in histories[variant][["seed", "epoch"]].to_numpy(int).tolist()
     ]
     test = Images(*mnist.read_split(SPLIT, "test"))
-
-    measured: dict[tuple[str, int, int], Measured] = {}
-    with cluster.connect(len(models)) as client, tqdm(total=len(models), unit="model") as bar:
-        tasks = [(model, 1) for model in models]
-        for result in cluster.iterate(client, evaluation.measure, tasks, test):
-            measured[result.variant, result.seed, result.epoch] = result
-            bar.update()
-    results = [measured[model.variant, model.seed, model.epoch] for model in models]
+    results = models.measure(trained, test)
     last = {variant: int(histories[variant]["epoch"].max()) for variant in variants}
     final = [result for result in results if result.epoch == last[result.variant]]
-    final_models = [model for model in models if model.epoch == last[model.variant]]
+    final_models = [model for model in trained if model.epoch == last[model.variant]]
 
     files.write_table(REPORTS / "test_curves.csv", curves(results))
     files.write_table(REPORTS / "predictions.csv", predictions(final, test))
@@ -78,27 +72,6 @@ def main(variants: list[str]) -> None:
         for one, other in combinations(variants, 2)
     }
     files.write_metrics(REPORTS / "metrics.json", summaries | comparisons)
-
-
-def read_history(variant: str) -> pd.DataFrame:
-    """Read what a train stage recorded of its epochs."""
-    path = HISTORIES / f"{variant}.csv"
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-
-
-def read_model(variant: str, settings: dict[str, Any], seed: int, epoch: int) -> Model:
-    """Read the weights of a trial after an epoch and check that they fit the network."""
-    path = MODELS / variant / f"seed{seed}" / f"epoch{epoch:02d}.safetensors"
-    try:
-        weights = load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    model = Model(variant, settings, seed, epoch, weights)
-    evaluation.check(model, str(path))
-    return model
 
 
 def curves(results: list[Measured]) -> pd.DataFrame:

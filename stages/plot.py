@@ -1,17 +1,14 @@
 """Stage `plot`: the figures, from the tables of the other stages."""
 
-import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import safetensors
-from safetensors.numpy import load_file
 
 from normlab import augment, figures, mnist, params
-from normlab.errors import InputError, reported
-from stages import files
+from normlab.errors import reported
+from stages import files, inputs
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/train")
@@ -32,10 +29,10 @@ def main(variants: list[str]) -> None:
         scale=(settings.affine_scale[0], settings.affine_scale[1]),
         shear=settings.affine_shear,
     )
-    test_curves = read(REPORTS / "test_curves.csv")
+    test_curves = inputs.table(REPORTS / "test_curves.csv")
     last = test_curves.groupby("variant")["epoch"].transform("max")
-    wrong = read(REPORTS / "misclassified.csv")
-    images = read_images()
+    wrong = inputs.table(REPORTS / "misclassified.csv")
+    images = inputs.images(MISCLASSIFIED_IMAGES)
     drawn = {
         "samples": figures.samples(*samples(ranges)),
         "test_curves": figures.curves(test_curves, "Test images"),
@@ -43,8 +40,8 @@ def main(variants: list[str]) -> None:
         "accuracies": figures.final_accuracies(
             test_curves[test_curves["epoch"] == last], intervals(variants)
         ),
-        "confusion": figures.confusion_matrices(read(REPORTS / "confusion.csv")),
-        "parameters": figures.layer_parameters(read(REPORTS / "parameters.csv")),
+        "confusion": figures.confusion_matrices(inputs.table(REPORTS / "confusion.csv")),
+        "parameters": figures.layer_parameters(inputs.table(REPORTS / "parameters.csv")),
     }
     for variant in variants:
         rows = wrong[wrong["variant"] == variant]
@@ -67,39 +64,18 @@ def samples(ranges: augment.Ranges) -> tuple[figures.Images, figures.Images]:
 
 def validation_curves(variants: list[str]) -> pd.DataFrame:
     """Gather validation loss and accuracy of all epochs, in the form of `test_curves.csv`."""
-    tables = [read(HISTORIES / f"{v}.csv") for v in variants]
+    tables = [inputs.table(HISTORIES / f"{v}.csv") for v in variants]
     return pd.concat(tables).rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"})
 
 
 def intervals(variants: list[str]) -> pd.DataFrame:
     """Mean test accuracy of every variant with its interval, from the metrics."""
-    path = REPORTS / "metrics.json"
-    try:
-        metrics = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
+    metrics = inputs.metrics(REPORTS / "metrics.json")
     columns = {"accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
     rows = [
         {new: metrics[v][old] for old, new in columns.items()} | {"variant": v} for v in variants
     ]
     return pd.DataFrame(rows).astype(dict.fromkeys(columns.values(), float))
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Read a table."""
-    try:
-        return pd.read_csv(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-
-
-def read_images() -> dict[int, figures.Images]:
-    """Read the misclassified test images, (28, 28) uint8 each, by their index."""
-    try:
-        stored = load_file(MISCLASSIFIED_IMAGES)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise InputError(f"{MISCLASSIFIED_IMAGES}: cannot be read: {error}") from None
-    return dict(zip(stored["index"].tolist(), stored["images"], strict=True))
 
 
 if __name__ == "__main__":

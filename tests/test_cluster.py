@@ -1,6 +1,5 @@
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from normlab.training import Data
 from tests.conftest import make_recipe
 
 
-def add(state: tuple[str, int], amount: int) -> tuple[str, int]:
-    return state[0], state[1] + amount
+def add(state: int, amount: int) -> int:
+    return state + amount
 
 
-def where(state: Any, _: Any) -> Any:
-    return [*state, (os.getpid(), time.monotonic())]
+def subtract(state: int, amount: int) -> int:
+    return state - amount
 
 
 def refuse(state: int, _: Any) -> int:
@@ -40,11 +39,11 @@ def test_chains_are_stepped_to_their_ends_one_worker_per_core_and_none_stays() -
             assert {f"{name}={value}" for name, value in cluster.ALLOCATION.items()} <= {
                 *started_with
             }
-        chains = [(("a", 0), 3), (("b", 10), 2), (("c", 20), 0)]
-        states = sorted(cluster.iterate(client, add, chains, 1))
-        assert states == [("a", 1), ("a", 2), ("a", 3), ("b", 11), ("b", 12)]
+        chains = [(add, 0, 3), (subtract, 10, 2), (add, 20, 0)]
+        states = sorted(cluster.iterate(client, chains, 1))
+        assert states == [(0, 1), (0, 2), (0, 3), (1, 8), (1, 9)]
         with pytest.raises(InputError, match="seed 1 will not do"):
-            list(cluster.iterate(client, refuse, [(0, 1), (1, 1)], None))
+            list(cluster.iterate(client, [(refuse, 0, 1), (refuse, 1, 1)], None))
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
@@ -61,7 +60,7 @@ def test_a_configured_scheduler_runs_our_code(scheduler: str, noise: Data) -> No
         def complain(name: str) -> None:
             raise InputError(f"device: got {name}")
 
-        (got,) = cluster.iterate(client, step, [(start, 1)], noise)
+        ((_, got),) = cluster.iterate(client, [(step, start, 1)], noise)
         there = cluster.call(client, training.resolve, "cpu", "float32")
         with pytest.raises(InputError, match="device: got cold"):
             cluster.call(client, complain, "cold")

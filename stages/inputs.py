@@ -1,0 +1,45 @@
+"""Reading what other stages wrote: a file that cannot be read is named in one line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import safetensors
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from normlab.errors import InputError
+
+
+def table(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a CSV file, with options of `pandas.read_csv`."""
+    try:
+        frame: pd.DataFrame = pd.read_csv(path, **options)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    return frame
+
+
+def metrics(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object."""
+    try:
+        values: dict[str, Any] = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    return values
+
+
+def tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a safetensors file."""
+    try:
+        return load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
+def images(path: Path) -> dict[int, NDArray[np.uint8]]:
+    """Read the misclassified test images, (28, 28) uint8 each, by their index."""
+    stored = tensors(path)
+    return dict(zip(stored["index"].tolist(), stored["images"], strict=True))
