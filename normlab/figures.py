@@ -20,9 +20,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from normlab import words
+
 Images = NDArray[np.uint8]
 
-LABELS = {"bn_l1": "Batch norm + L1", "gn": "Group norm", "ln": "Layer norm"}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", "--", "-.", ":")
@@ -130,7 +131,7 @@ def curves(table: pd.DataFrame, title: str) -> Figure:
         for position, (variant, rows) in enumerate(shown.groupby("variant", sort=False)):
             line = _line(position)
             epochs = rows.groupby("epoch")[value].agg(["mean", "min", "max"])
-            axes.plot(epochs.index, epochs["mean"], label=_label(variant), **line)
+            axes.plot(epochs.index, epochs["mean"], label=words.label(variant), **line)
             extent = (epochs.index, epochs["min"], epochs["max"])
             axes.fill_between(*extent, color=line["color"], alpha=0.15, linewidth=0)
             axes.vlines(*extent, color=line["color"], alpha=0.5, linewidth=1)
@@ -177,7 +178,7 @@ def final_accuracies(final: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         axes.plot(mean, position, markersize=10, **style)
         axes.hlines(position, low, high, color=style["color"], linewidth=2.5)
         interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-        names.append(f"{_label(row['variant'])}\n{mean:.2f} %{interval}")
+        names.append(f"{words.label(row['variant'])}\n{mean:.2f} %{interval}")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.4)
     axes.grid(visible=False, axis="y")
@@ -232,7 +233,7 @@ def misclassified_digits(
         The (28, 28) uint8 image of each index in `misclassified`.
     variant : str
     """
-    figure = _figure(f"Test digits that {_label(variant)} misreads for most seeds", 5)
+    figure = _figure(f"Test digits that {words.label(variant)} misreads for most seeds", 5)
     panels = figure.subplots(2, 5).ravel()
     chosen = hardest(misclassified, len(panels))
     for axes, row in zip(panels, chosen.to_dict("records"), strict=False):
@@ -280,7 +281,7 @@ def confusion_matrices(confusion: pd.DataFrame) -> Figure:
                 style = {"color": GREY, "fontsize": 6.5}
             axes.text(predicted, true, str(count), ha="center", va="center", **style)
         wrong = counts[~right].sum()
-        axes.set_title(f"{_label(variant)}: {wrong:,} errors in {counts.sum():,}", fontsize=10)
+        axes.set_title(f"{words.label(variant)}: {wrong:,} errors in {counts.sum():,}", fontsize=10)
         axes.set(xticks=range(10), yticks=range(10), xlabel="predicted")
         axes.tick_params(length=0)
         axes.grid(visible=False)
@@ -313,7 +314,7 @@ def layer_parameters(parameters: pd.DataFrame) -> Figure:
             counts,
             width,
             color=_line(position)["color"],
-            label=f"{_label(variant)}: {counts.sum():,}",
+            label=f"{words.label(variant)}: {counts.sum():,}",
         )
     for place, (_, counts) in enumerate(layers):
         left = place - 0.4
@@ -337,10 +338,6 @@ def _figure(title: str, height: float) -> Figure:
 
 def _caption(figure: Figure, text: str) -> None:
     figure.supxlabel(text, x=0.01, ha="left", color=GREY)
-
-
-def _label(variant: object) -> str:
-    return LABELS.get(str(variant), str(variant))
 
 
 def _line(position: int) -> dict[str, Any]:

@@ -31,6 +31,14 @@ def metrics(path: Path) -> dict[str, Any]:
     return values
 
 
+def text(path: Path) -> str:
+    """Read a text file."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+
+
 def tensors(path: Path) -> dict[str, NDArray[Any]]:
     """Read a safetensors file."""
     try:

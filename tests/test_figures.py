@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from normlab import figures
+from normlab import figures, words
 
 ROOT = Path(__file__).parents[1]
 VARIANTS = {"bn_l1": 0.9935, "gn": 0.9941, "ln": 0.9908}
@@ -304,7 +304,7 @@ def test_confusion_matrices_colour_errors_only_on_one_scale() -> None:
         }
         errors = rows.loc[rows["true"] != rows["predicted"], "count"].sum()
         assert axes.get_title(loc="left") == (
-            f"{figures.LABELS[variant]}: {errors:,} errors in {rows['count'].sum():,}"
+            f"{words.LABELS[variant]}: {errors:,} errors in {rows['count'].sum():,}"
         )
 
 
