@@ -8,7 +8,7 @@ STAMP := .venv/installed
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro test lint bench lock ci-report
+.PHONY: help install repro studies report test lint bench lock ci-report
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,13 @@ $(STAMP): requirements.lock
 
 repro: install  ## Run the pipeline: whatever changed since the last run
 	$(BIN)/dvc repro
+
+studies: install  ## Run the studies and judge the claims: whatever changed since the last run
+	$(BIN)/dvc repro studies/dvc.yaml
+
+report: install  ## Bring everything up to date, write the report and the README's headline
+	$(BIN)/dvc repro reports/dvc.yaml
+	$(BIN)/python -m stages.headline
 
 test: install  ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile

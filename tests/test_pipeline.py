@@ -41,8 +41,7 @@ pytestmark = pytest.mark.timeout(3600)
 BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
 
 
-def set_params(project: Path, values: dict[str, str]) -> None:
-    path = project / "params.yaml"
+def set_params(path: Path, values: dict[str, str]) -> None:
     lines = path.read_text().splitlines()
     changed = [
         f"{key}: {values[key]}" if (key := line.split(":")[0]) in values else line for line in lines
@@ -80,18 +79,24 @@ def git(project: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, run once from nothing: no data, no lock, no reports, no cache."""
-    folder = tmp_path_factory.mktemp("clone")
+def copy(folder: Path) -> None:
+    """Copy the project, with a small budget: no data, no locks, no reports, no cache."""
     listed = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
     for name in listed:
-        if (ROOT / name).is_file() and name != "dvc.lock" and not name.startswith("reports/"):
+        made = name.endswith("dvc.lock") or name.startswith("reports/")
+        if (ROOT / name).is_file() and (not made or name == "reports/dvc.yaml"):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(sys.prefix)
-    set_params(folder, BUDGET)
+    set_params(folder / "params.yaml", BUDGET)
     git(folder, "init", "-q")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, run once from nothing."""
+    folder = tmp_path_factory.mktemp("clone")
+    copy(folder)
     ran = run(folder, "dvc", "repro")
     assert stages_run(ran) == ["download", *TRAIN, "evaluate", "plot"]
     git(folder, "add", ".")
@@ -164,9 +169,9 @@ def test_each_parameter_changes_exactly_its_stages(
     committed = (project / "params.yaml").read_text()
     try:
         for key, (value, expected) in CHANGES.items():
-            set_params(project, {key: value})
+            set_params(project / "params.yaml", {key: value})
             with Repo(str(project)) as repo:
-                assert sorted(repo.status()) == sorted(expected), key
+                assert sorted(repo.status("dvc.yaml")) == sorted(expected), key
             (project / "params.yaml").write_text(committed)
     finally:
         (project / "params.yaml").write_text(committed)
@@ -175,7 +180,7 @@ def test_each_parameter_changes_exactly_its_stages(
 class Recorder:
     """Parameters that remember which of them were read."""
 
-    def __init__(self, values: params.Params) -> None:
+    def __init__(self, values: params.Flat) -> None:
         self.values, self.read = values, set[str]()
 
     def __getattr__(self, name: str) -> object:
@@ -215,7 +220,7 @@ def test_params_are_the_keys_read_and_outputs_the_same_without_workers_and_test_
     with Repo(str(project)) as repo:
         declared = {key for p in repo.stage.load_one(name=stage).params for key in p.params}
         assert recorder.read == declared
-        assert repo.status() == {}
+        assert repo.status("dvc.yaml") == {}
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -228,7 +233,7 @@ def test_force_elsewhere_leaves_the_lock_and_the_reports_unchanged(project: Path
 
 
 def test_a_bad_value_stops_before_any_work_and_loses_nothing(project: Path) -> None:
-    set_params(project, {"lr": "fast"})
+    set_params(project / "params.yaml", {"lr": "fast"})
     try:
         refused = run(project, "dvc", "repro", check=False)
         assert refused.returncode != 0
@@ -283,7 +288,7 @@ def test_a_bad_file_gets_one_line(
 
 @pytest.mark.usefixtures("in_process")
 def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> None:
-    set_params(project, {"epochs": "4", "train_size": "2000"})
+    set_params(project / "params.yaml", {"epochs": "4", "train_size": "2000"})
     command = [".venv/bin/dvc", "repro", "--single-item", "train_ln"]
     launched = time.monotonic()
     process = subprocess.Popen(

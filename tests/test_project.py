@@ -13,10 +13,19 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from normlab.params import Params
+from normlab.errors import InputError
+from normlab.params import Flat, Params
+from normlab.studies import Settings
+from stages import headline
 
 ROOT = Path(__file__).parent.parent
-STAGES = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"]
+PIPELINES = ["dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"]
+STAGES = {
+    name: stage
+    for pipeline in PIPELINES
+    for name, stage in YAML(typ="safe").load(ROOT / pipeline)["stages"].items()
+}
+STUDIES = ["groups", "l1", "layer_norm", "batch_size", "replication"]
 
 
 def own_module(name: str) -> str | None:
@@ -56,12 +65,11 @@ def closure(path: str) -> set[str]:
 def test_code_deps_are_the_import_closure(stage: str) -> None:
     module = re.fullmatch(r"stages/python -m stages\.(\w+)( \w+)*", STAGES[stage]["cmd"])
     assert module
-    code = [dep for dep in STAGES[stage]["deps"] if dep.endswith((".py", ".c"))]
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("normlab/", "stages/"))]
     modules = closure(f"stages/{module[1]}.py")
-    sources = {
-        str(c.relative_to(ROOT)) for m in modules if (c := (ROOT / m).with_suffix(".c")).exists()
-    }
-    assert sorted(code) == sorted(modules | sources)
+    beside = [f for m in modules for f in (ROOT / m).parent.glob(f"{Path(m).stem}.*")]
+    sources = {str(f.relative_to(ROOT)) for f in beside if f.suffix != ".pyc"}
+    assert sorted(code) == sorted(sources)
 
 
 def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> None:
@@ -70,29 +78,40 @@ def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> Non
     assert imports(str(inner)) == {"normlab/__init__.py", "normlab/mnist.py"}
 
 
-def test_only_evaluate_reads_the_test_split() -> None:
-    assert [name for name, stage in STAGES.items() if "data/test" in stage.get("deps", [])] == [
-        "evaluate"
-    ]
-    for name, stage in STAGES.items():
-        if name.startswith("train"):
-            assert [d for d in stage["deps"] if d.startswith(("data", "reports"))] == ["data/train"]
+def test_no_stage_that_trains_depends_on_test_images() -> None:
+    scores = [f"score_{study}" for study in STUDIES]
+    readers = [name for name, stage in STAGES.items() if "data/test" in stage.get("deps", [])]
+    assert readers == ["evaluate", *scores]
+    training = [n for n, stage in STAGES.items() if "normlab/training.py" in stage.get("deps", [])]
+    assert training == ["train_bn_l1", "train_gn", "train_ln", *STUDIES]
+    for name in training:
+        deps = STAGES[name]["deps"]
+        assert [d for d in deps if not d.startswith(("normlab/", "stages/"))] == ["data/train"]
 
 
 def test_every_stage_is_described_and_the_stages_are_these() -> None:
     trained = ["train_bn_l1", "train_gn", "train_ln"]
-    assert list(STAGES) == ["download", *trained, "evaluate", "plot"]
+    scores = [f"score_{study}" for study in STUDIES]
+    assert list(STAGES) == [
+        *("download", *trained, "evaluate", "plot"),
+        *(*STUDIES, *scores, "judge", "report"),
+    ]
     assert all(stage["desc"] for stage in STAGES.values())
 
 
-def test_statistics_and_figures_do_not_import_torch() -> None:
-    script = "import sys, stages.plot, normlab.statistics; assert 'torch' not in sys.modules"
+def test_what_computes_and_draws_from_tables_does_not_import_torch() -> None:
+    script = (
+        "import sys, stages.plot, stages.judge, stages.report; assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
 
 
 def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
     """Nothing has changed since the committed run; in a fresh clone, cached outputs are absent."""
-    locked = YAML(typ="safe").load(ROOT / "dvc.lock")["stages"]
+    locked: dict[str, Any] = {}
+    for pipeline in PIPELINES:
+        lock = (ROOT / pipeline).with_suffix(".lock")
+        locked |= YAML(typ="safe").load(lock)["stages"]
     assert set(locked) == set(STAGES)
     files = [file for stage in locked.values() for file in stage.get("deps", []) + stage["outs"]]
     versions = {(file["path"], file["md5"]) for file in files}
@@ -110,27 +129,51 @@ def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
     assert [c for c in changes if not (c[1].startswith(cached) and c[2] in absent)] == []
 
 
-def test_the_readme_names_every_parameter_with_its_default() -> None:
+@pytest.mark.parametrize(
+    ("file", "model"), [("params.yaml", Params), ("studies/params.yaml", Settings)]
+)
+def test_the_readme_names_every_parameter_with_its_default(file: str, model: type[Flat]) -> None:
     readme = (ROOT / "README.md").read_text()
-    values = YAML(typ="safe").load(ROOT / "params.yaml")
-    for name in Params.model_fields:
+    values = YAML(typ="safe").load(ROOT / file)
+    for name in model.model_fields:
         shown = json.dumps(values[name]).strip('"')
         assert f"| `{name}` | `{shown}` |" in readme, name
 
 
-def test_the_readmes_headline_is_the_committed_result() -> None:
+def test_the_readmes_headline_is_the_reports_short_form() -> None:
+    short = (ROOT / "reports/README.md").read_text()
     readme = (ROOT / "README.md").read_text()
+    before, after = (readme.index(mark) for mark in headline.MARKS)
+    shown = readme[before:after].removeprefix(headline.MARKS[0])
+    assert shown.strip() == headline.headline(short).strip()
+    table = (ROOT / "reports/findings.md").read_text().strip()
+    assert table in short
+    assert table in shown
     metrics = json.loads((ROOT / "reports/metrics.json").read_text())
     for variant in ("bn_l1", "gn", "ln"):
-        m = metrics[variant]
-        interval = f"{m['accuracy_low']:.2%} … {m['accuracy_high']:.2%}"
-        row = f"| {m['accuracy']:.2%} | {interval} | {m['loss']:.4f} | {m['parameters']:,} |"
-        assert row.replace("%", " %") in readme
-    for pair in ("bn_l1_vs_gn", "bn_l1_vs_ln", "gn_vs_ln"):
-        m = metrics[pair]
-        points = [f"{100 * m[key]:+.2f}" for key in ("difference", "low", "high")]
-        row = f"| {points[0]} | {points[1]} … {points[2]} | {m['verdict']} |"
-        assert row.replace("-", "\N{MINUS SIGN}") in readme
+        assert f"{metrics[variant]['accuracy']:.2%}".replace("%", " %") in shown
+    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
+        assert (ROOT / target).exists(), target
+
+
+def test_a_readme_without_marks_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/README.md").write_text("# Title\n\n![x](figures/x.png)\n")
+    (tmp_path / "README.md").write_text("# normlab\n")
+    with pytest.raises(InputError, match=r"README\.md: got no headline to replace"):
+        headline.main()
+    assert (tmp_path / "README.md").read_text() == "# normlab\n"
+    (tmp_path / "README.md").write_text("a\n" + "\nold\n".join(headline.MARKS) + "\nb\n")
+    headline.main()
+    made = (tmp_path / "README.md").read_text()
+    assert made.startswith(f"a\n{headline.MARKS[0]}\n\n![x](reports/figures/x.png)\n")
+    assert "old" not in made
+    assert made.endswith(f"{headline.MARKS[1]}\nb\n")
+    headline.main()
+    assert (tmp_path / "README.md").read_text() == made
 
 
 def test_the_lock_file_of_requirements_is_hashed_and_names_no_host() -> None:
