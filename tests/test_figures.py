@@ -347,10 +347,14 @@ def filled(template: str, rows: pd.DataFrame, x: str, y: str) -> Any:
 
 def test_curves_template_fills() -> None:
     spec = filled("curves", curve_table(2, 2, VARIANTS), "epoch", "accuracy")
-    calculated = {step["as"]: step["calculate"] for step in spec["transform"][:2]}
-    assert calculated == {"x": "toNumber(datum['epoch'])", "y": "toNumber(datum['accuracy'])"}
+    calculated = {step["as"]: step["calculate"] for step in spec["transform"][:3]}
+    assert calculated == {
+        "x": "toNumber(datum['epoch'])",
+        "y": "toNumber(datum['accuracy'])",
+        "series": "isValid(datum.setting) ? datum.setting : datum.variant",
+    }
     assert spec["encoding"]["color"]["scale"]["range"] == list(figures.COLOURS)
-    assert spec["transform"][-1]["groupby"] == ["rev", "variant", "x"]
+    assert spec["transform"][-1]["groupby"] == ["rev", "series", "x"]
 
 
 def test_confusion_template_fills() -> None:

@@ -73,6 +73,13 @@ def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
     return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
 
 
+def assert_in_order(ran: list[str]) -> None:
+    """All stages ran, each after what it depends on; DVC says nothing of those that train."""
+    first, *trained, evaluated, plotted = ran
+    assert (first, evaluated, plotted) == ("download", "evaluate", "plot")
+    assert sorted(trained) == TRAIN
+
+
 def git(project: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
     command = ["git", *identity, *arguments]
@@ -98,7 +105,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clone")
     copy(folder)
     ran = run(folder, "dvc", "repro")
-    assert stages_run(ran) == ["download", *TRAIN, "evaluate", "plot"]
+    assert_in_order(stages_run(ran))
     git(folder, "add", ".")
     git(folder, "commit", "-qm", "Run")
     return folder
@@ -227,7 +234,7 @@ def test_params_are_the_keys_read_and_outputs_the_same_without_workers_and_test_
 def test_force_elsewhere_leaves_the_lock_and_the_reports_unchanged(project: Path) -> None:
     lock = (project / "dvc.lock").read_bytes()
     ran = run(project, "dvc", "repro", "--force")
-    assert stages_run(ran) == ["download", *TRAIN, "evaluate", "plot"]
+    assert_in_order(stages_run(ran))
     assert (project / "dvc.lock").read_bytes() == lock
     assert git(project, "status", "--porcelain") == ""
 
