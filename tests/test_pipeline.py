@@ -333,7 +333,7 @@ def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> 
         assert (project / "reports/history/ln.csv").read_text() == history
     finally:
         git(project, "checkout", ".")
-        run(project, "dvc", "checkout")
+        run(project, "dvc", "checkout", "dvc.yaml")
 
 
 @pytest.mark.usefixtures("elsewhere")
@@ -354,7 +354,7 @@ def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
         assert "Test accuracy" in plots
     finally:
         git(project, "checkout", ".")
-        run(project, "dvc", "checkout")
+        run(project, "dvc", "checkout", "dvc.yaml")
 
 
 @pytest.mark.usefixtures("elsewhere")
