@@ -467,13 +467,20 @@ def _interval(x: Spec, y: Any, looks: Spec, measure: str, tooltip: list[Spec]) -
         "mark": {"type": "rule", "strokeWidth": 2},
         "encoding": {"x": x, "y": y("low"), "y2": {"field": "y_high"}, "color": looks["color"]},
     }
+    # What is known without an interval, such as a figure that was reported, has no ends to format.
+    ends = " + ' … ' + ".join(f"format(datum.{end}, '.2f')" for end in ("low", "high"))
     mean = {
+        "transform": [{"calculate": f"isValid(datum.low) ? {ends} : 'none'", "as": "ends"}],
         "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
         "encoding": {
             "x": x,
             "y": y("mean"),
             **looks,
-            "tooltip": [*tooltip, *_numbers(measure, mean="mean", low="95 % from", high="to")],
+            "tooltip": [
+                *tooltip,
+                *_numbers(measure, mean="mean"),
+                {"field": "ends", "title": "95 % interval"},
+            ],
         },
     }
     return [rule, mean]

@@ -263,9 +263,7 @@ def groups_figures(inputs: Inputs) -> list[Block]:
     settings = {setting: setting for setting in table["setting"].unique()}
     series = charts.ordered({s: f"{s} group{'s' * (s != '1')}" for s in settings})
     history = inputs.study_histories["groups"]
-    accuracy = _by_setting(
-        "groups_accuracy", table, settings, inputs.variants.index("gn"), "groups"
-    )
+    accuracy = _by_setting("groups_accuracy", table, settings, series, "groups")
     curves = _convergence("groups_convergence", "Validation accuracy", history, series)
     return [([accuracy, curves], list(series.values()))]
 
@@ -276,7 +274,9 @@ def l1_figures(inputs: Inputs) -> list[Block]:
     settings = {setting: _lambda(setting) for setting in table["setting"].unique()}
     weights = inputs.weights
     position = inputs.variants.index("bn_l1")
-    accuracy = _by_setting("l1_accuracy", table, settings, position, "λ")
+    look = f"var(--series-{position})"
+    series = {key: charts.Series(text, look, position) for key, text in settings.items()}
+    accuracy = _by_setting("l1_accuracy", table, settings, series, "λ")
     small = table.groupby("setting", sort=False)["small_weights"].mean()
     middle = {key: _median(weights[weights["setting"] == key]) for key in settings}
     rows = [
@@ -472,13 +472,14 @@ def _measured(table: pd.DataFrame, places: Mapping[str, int]) -> tuple[pd.DataFr
 
 
 def _by_setting(
-    name: str, table: pd.DataFrame, settings: Mapping[str, str], position: int, axis: str
+    name: str,
+    table: pd.DataFrame,
+    settings: Mapping[str, str],
+    series: Mapping[str, charts.Series],
+    axis: str,
 ) -> Figure:
-    """Draw test accuracy by setting, all in the look of one variant."""
-    places = {key: place for place, key in enumerate(settings)}
-    look = f"var(--series-{position})"
-    series = {key: charts.Series(text, look, position) for key, text in settings.items()}
-    trials, summary = _measured(table, places)
+    """Draw test accuracy by setting."""
+    trials, summary = _measured(table, {key: place for place, key in enumerate(settings)})
     title = f"Test accuracy by {'number of groups' if axis == 'groups' else axis}"
     return dots_figure(name, title, trials, summary, series, list(settings.values()), axis)
 
