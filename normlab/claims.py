@@ -185,7 +185,9 @@ def measure(
         effects = values.to_numpy() @ np.array([claim.contrast[s] for s in values.columns])
         p = inference.sign_flip_test(effects) if claim.test == "contrast" else None
     interval = inference.paired_interval(effects, seed=BOOTSTRAP_SEED)
-    return Measured(*interval, p, len(effects), values.size)
+    # To the digits that the findings keep, so that sentence, table and page round the same number.
+    effect, low, high = (round(value, 5) for value in interval)
+    return Measured(effect, low, high, p, len(effects), values.size)
 
 
 def _by_seed(name: str, claim: Claim, table: pd.DataFrame) -> pd.DataFrame:

@@ -25,6 +25,7 @@ STUDIES = {
     "batch_size": "How small a batch?",
     "replication": "What did the reference measure?",
 }
+NEAR = 10  # times the least error; settings further off hide how the others differ
 
 Images = NDArray[np.uint8]
 
@@ -258,14 +259,30 @@ Block = tuple[list[Figure], list[charts.Series]]
 
 
 def groups_figures(inputs: Inputs) -> list[Block]:
-    """Group norm: accuracy by number of groups, and how fast it converges."""
-    table = inputs.studies["groups"]
-    settings = {setting: setting for setting in table["setting"].unique()}
-    series = charts.ordered({s: f"{s} group{'s' * (s != '1')}" for s in settings})
-    history = inputs.study_histories["groups"]
-    accuracy = _by_setting("groups_accuracy", table, settings, series, "groups")
-    curves = _convergence("groups_convergence", "Validation accuracy", history, series)
-    return [([accuracy, curves], list(series.values()))]
+    """Group norm: accuracy by number of groups, and how fast it converges.
+
+    Settings that fail outright take the scale from the others, which then are shown once more.
+    """
+    table, history = inputs.studies["groups"], inputs.study_histories["groups"]
+    errors = 1 - table.groupby("setting", sort=False)["test_accuracy"].mean()
+    series = charts.ordered({s: f"{s} group{'s' * (s != '1')}" for s in map(str, errors.index)})
+    near = [str(setting) for setting in errors.index[errors <= NEAR * errors.min()]]
+
+    def block(name: str, shown: list[str], how: str) -> Block:
+        own = {setting: series[setting] for setting in shown}
+        rows, epochs = (frame[frame["setting"].isin(shown)] for frame in (table, history))
+        settings = dict(zip(shown, shown, strict=True))
+        accuracy = _by_setting(f"{name}_accuracy", rows, settings, own, "groups")
+        curves = _convergence(
+            f"{name}_convergence", f"Validation accuracy by number of groups{how}", epochs, own
+        )
+        return [accuracy._replace(title=f"{accuracy.title}{how}"), curves], list(own.values())
+
+    blocks = [block("groups", list(series), "")]
+    if len(near) < len(series):
+        far = ", ".join(setting for setting in series if setting not in near)
+        blocks.append(block("groups_near", near, f", without {far}"))
+    return blocks
 
 
 def l1_figures(inputs: Inputs) -> list[Block]:
@@ -319,7 +336,9 @@ def layer_norm_figures(inputs: Inputs) -> list[Block]:
     ]
     header = ["normalization", "parameters", *accuracy.header[1:]]
     history = inputs.study_histories["layer_norm"]
-    curves = _convergence("layer_norm_convergence", "Validation accuracy", history, series)
+    curves = _convergence(
+        "layer_norm_convergence", "Validation accuracy by normalization", history, series
+    )
     return [([accuracy._replace(header=header, rows=rows), curves], list(series.values()))]
 
 

@@ -67,7 +67,9 @@ def render(inputs: Inputs) -> str:
         normalized=anatomy.normalized(inputs.params["gn_groups"], inputs.params["batch_size"]),
         parameters=exhibits.parameter_figure(inputs, series),
         findings={name: finding | {"drawn": effect(finding)} for name, finding in found.items()},
-        verdicts=Counter(finding["verdict"] for finding in found.values()),
+        verdicts=Counter(
+            sorted((finding["verdict"] for finding in found.values()), key=list(SIGNS).index)
+        ),
         studies=exhibits.studies(inputs),
         digits=digits(inputs),
         packages=packages(inputs.requirements),
