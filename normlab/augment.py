@@ -5,6 +5,7 @@ background where there is none. The arithmetic uses only what NumPy arrays and t
 so training runs it on its device and a figure can show the same maps without torch.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 SIDE = 28
 PADDED = SIDE + 2
 CENTRE = (SIDE - 1) / 2
+FARTHEST = 2.0**20
+"""No element of a map is larger: any such map takes all from outside the image."""
 
 
 class Ranges(NamedTuple):
@@ -35,13 +38,14 @@ def draw(rng: np.random.Generator, count: int, ranges: Ranges) -> NDArray[np.flo
     -------
     (count, 2, 3) float32, as `inverse_maps`.
     """
+    # Not rng.uniform, whose multiply-add some processors fuse.
     pixels = ranges.translation * SIDE
-    return inverse_maps(
-        angle=rng.uniform(-ranges.rotation, ranges.rotation, count),
-        shift=np.round(rng.uniform(-pixels, pixels, (count, 2))),
-        scale=rng.uniform(*ranges.scale, count),
-        shear=rng.uniform(-ranges.shear, ranges.shear, count),
-    )
+    low, high = ranges.scale
+    angle = ranges.rotation * (2 * rng.random(count) - 1)
+    shift = np.rint(pixels * (2 * rng.random((count, 2)) - 1))
+    scale = low + (high - low) * rng.random(count)
+    shear = ranges.shear * (2 * rng.random(count) - 1)
+    return inverse_maps(angle, shift, scale, shear)
 
 
 def inverse_maps(
@@ -65,11 +69,44 @@ def inverse_maps(
     -------
     (n, 2, 3) float32, rows x and y.
     """
-    rotation, slant = np.radians(angle), np.tan(np.radians(shear))
-    cos, sin = np.cos(rotation), np.sin(rotation)
-    linear = np.array([[cos - sin * slant, cos * slant + sin], [-sin, cos]]) / scale
-    offset = -np.einsum("ijn,nj->in", linear, shift)
-    return np.concatenate([linear, offset[:, None]], axis=1).transpose(2, 0, 1).astype(np.float32)
+    sin, cos = sin_cos(angle)
+    slant = np.divide(*sin_cos(shear))
+    rows = [
+        [(cos - sin * slant) / scale, (cos * slant + sin) / scale],
+        [-sin / scale, cos / scale],
+    ]
+    maps = np.empty((len(angle), 2, 3))
+    for y, (to_x, to_y) in enumerate(rows):
+        maps[:, y, 0], maps[:, y, 1] = to_x, to_y
+        maps[:, y, 2] = -(to_x * shift[:, 0] + to_y * shift[:, 1])
+    return maps.clip(-FARTHEST, FARTHEST).astype(np.float32)
+
+
+def sin_cos(degrees: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sine and cosine of angles in degrees, within 2e-16: the same bits on every machine.
+
+    NumPy's and the C library's own depend on processor and version. What is left after whole
+    quarter turns, at most an eighth, goes into Taylor's series, of + − × ÷ alone.
+
+    Parameters
+    ----------
+    degrees
+        float64, any shape; at most 360 to either side.
+    """
+    x = np.asarray(degrees, np.float64)
+    quarters = np.rint(x / 90)
+    r = (x - 90 * quarters) * (math.pi / 180)
+    square = r * r
+    sin, cos = np.ones_like(x), np.ones_like(x)
+    for n in range(17, 1, -2):
+        sin = 1 - square / ((n - 1) * n) * sin
+        cos = 1 - square / ((n - 2) * (n - 1)) * cos
+    sin = r * sin
+    turn = quarters.astype(np.int64) % 4
+    return (
+        np.choose(turn, [sin, cos, -sin, -cos]),
+        np.choose(turn, [cos, -sin, -cos, sin]),
+    )
 
 
 def grid() -> NDArray[np.float32]:
@@ -79,8 +116,8 @@ def grid() -> NDArray[np.float32]:
 
 
 def pad(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Put a border of background around images: (n, 28, 28) to (n, 900), both uint8."""
-    return np.pad(images, ((0, 0), (1, 1), (1, 1))).reshape(len(images), PADDED**2)
+    """Put a border of background around images: (n, s, s) to (n, (s + 2)²), both uint8."""
+    return np.pad(images, ((0, 0), (1, 1), (1, 1))).reshape(len(images), -1)
 
 
 def source_pixels(maps: Any, positions: Any) -> Any:
@@ -99,5 +136,8 @@ def source_pixels(maps: Any, positions: Any) -> Any:
     -------
     (n, 784) float32 of the same kind, whole numbers in [0, 900).
     """
-    nearest = (maps @ positions + CENTRE).round().clip(-1, SIDE)
-    return nearest[:, 1] * PADDED + nearest[:, 0] + (PADDED + 1)
+    x, y = positions[0], positions[1]
+    # No matrix product, whose order of summation varies.
+    found = [maps[:, i, :1] * x + (maps[:, i, 1:2] * y + (maps[:, i, 2:] + CENTRE)) for i in (0, 1)]
+    column, row = (position.clip(-1, SIDE).round() for position in found)
+    return row * PADDED + column + (PADDED + 1)

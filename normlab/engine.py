@@ -1,234 +1,541 @@
-"""The network on a CPU, in float32: `engine.c`, compiled for the CPU it runs on.
+"""The network on a CPU, in float32, with the same bits everywhere: `engine.c`, with its shapes.
 
-Three times as fast as the same step in PyTorch, whose convolutions are made for more channels
-than these. PyTorch keeps the parameters and their gradients; the engine works on them in place.
+Several times as fast as the same step in PyTorch, whose convolutions are made for more channels
+than these. Parameters come as arrays by the names that PyTorch gives them, and go as such.
 """
 
 import ctypes
 import hashlib
-import os
-import subprocess
-import sys
-import tempfile
-from dataclasses import dataclass
-from importlib.metadata import version
+import math
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
-from normlab import augment, networks
+from normlab import augment, compiled, networks
+from normlab.compiled import Processor
+from normlab.errors import InputError
+
+Arrays = dict[str, NDArray[Any]]
+Floats = NDArray[np.float32]
 
 # Text, so that it travels to the workers of a scheduler elsewhere with our other code.
 SOURCE = Path(__file__).with_suffix(".c").read_text()
-FLAGS = ["-O3", "-march=native", "-ffp-contract=fast", "-fno-math-errno", "-fPIC", "-shared"]
 
+ARITHMETIC = "6be620a4b8b0118d"
+"""The known answer, and so the version of all that decides the bits: whoever changes those, and
+means to, changes this too."""
+LANES = 16
 BATCH, GROUP, ELEMENT = range(3)
+EPSILON, MOMENTUM = 1e-5, 0.1
 
-# The members of the structures of engine.c: numbers and addresses, eight bytes each.
-LAYER = (
-    *("inputs", "outputs", "kernel", "pad", "side", "pool", "norm", "groups", "stride"),
-    *("weight", "scale", "shift", "weight_gradient", "scale_gradient", "shift_gradient"),
-    *("running_mean", "running_variance", "input", "active", "normal", "dnormal", "gradient"),
-    *("mean", "inverse", "sums", "products", "weight_sums", "scale_sums", "shift_sums"),
-    *("packed", "turned"),
-)
-NETWORK = (
-    *("layer", "weight", "bias", "weight_gradient", "bias_gradient"),
-    *("weight_sums", "bias_sums", "shades", "layers"),
-)
+_FLOATS, _INTS = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int32)
+_BYTES, _LONGS = ctypes.POINTER(ctypes.c_uint8), ctypes.POINTER(ctypes.c_int64)
 
 
-@dataclass(frozen=True)
-class Attached:
-    """The engine's view of a network: valid while the network's tensors stay where they are."""
+class Job(ctypes.Structure):
+    """What is to be done, for all functions of the library; each reads what it needs."""
 
-    library: ctypes.CDLL
-    network: NDArray[np.int64]
-    owners: list[Any]
-    """What keeps alive the memory that `network` points to."""
-
-
-def fits(network: nn.Sequential) -> bool:
-    """Whether the engine knows all normalizations of a network from `networks.build`."""
-    return all(_kind(module) is not None for name, module in _norms(network))
-
-
-def attach(network: nn.Sequential, batch_size: int) -> Attached:
-    """Prepare for steps of at most `batch_size` images on the parameters of a network that `fits`.
-
-    The network's gradients are set to zeros, to be overwritten by every step.
-
-    Raises
-    ------
-    RuntimeError
-        If the engine cannot be compiled here.
-    """
-    library = _library()
-    lanes: int = library.lanes()
-    owners: list[Any] = [network]
-
-    def buffer(size: int) -> int:
-        aligned = np.zeros((size + 1) * lanes, np.float32)
-        owners.append(aligned)
-        return int(aligned.ctypes.data + -aligned.ctypes.data % (4 * lanes))
-
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    # Where images are independent of each other, one block of them at a time will do.
-    norms = dict(_norms(network))
-    together = any(isinstance(norm, nn.BatchNorm2d) for norm in norms.values())
-    blocks = -(-batch_size // lanes) if together else 1
-
-    layers = np.zeros((len(networks.CONVOLUTIONS), len(LAYER)), np.int64)
-    stride = max(outputs for _, outputs, _, _ in networks.CONVOLUTIONS) * augment.SIDE**2
-    dnormal = buffer(blocks * stride)
-    side = augment.SIDE
-    for i, (inputs, outputs, kernel, pad) in enumerate(networks.CONVOLUTIONS, start=1):
-        convolution: Any = network.get_submodule(f"conv{i}")
-        norm = norms[f"norm{i}"]
-        pool = i == networks.POOL_AFTER
-        framed = side + 2 * pad
-        side = framed - kernel + 1
-        pixels, spread = side * side, side + 2 * (kernel - 1 - pad)
-        kind, groups = _kind(norm) or (0, 0)
-        affine = outputs * pixels if kind == ELEMENT else outputs
-        count = inputs * outputs * kernel * kernel
-        members = {
-            **{"inputs": inputs, "outputs": outputs, "kernel": kernel, "pad": pad, "side": side},
-            **{"pool": pool, "norm": kind, "groups": groups, "stride": stride},
-            **_tensors("weight", convolution.weight),
-            **_tensors("scale", norm.weight),
-            **_tensors("shift", norm.bias),
-            "running_mean": norm.running_mean.data_ptr() if kind == BATCH else 0,
-            "running_variance": norm.running_var.data_ptr() if kind == BATCH else 0,
-            "input": buffer((blocks if i == 1 else 1) * inputs * framed * framed),
-            "active": buffer(blocks * outputs * pixels),
-            "normal": buffer(outputs * pixels),
-            "dnormal": dnormal,
-            "gradient": buffer(outputs * spread * spread),
-            "mean": buffer(blocks * outputs),
-            "inverse": buffer(blocks * outputs),
-            "sums": buffer(outputs),
-            "products": buffer(outputs),
-            "weight_sums": buffer(count),
-            "scale_sums": buffer(affine),
-            "shift_sums": buffer(affine),
-            "packed": buffer(count),
-            "turned": buffer(count),
-        }
-        layers[i - 1] = [members[name] for name in LAYER]
-        side = side // 2 if pool else side
-    linear: Any = network.get_submodule("linear")
-    every = torch.arange(256, dtype=torch.uint8).repeat_interleave(augment.SIDE**2)
-    shades = networks.standardize(every)[:, 0, 0, 0].contiguous()
-    owners += [layers, shades]
-    members = {
-        "layer": layers.ctypes.data,
-        **_tensors("weight", linear.weight),
-        **_tensors("bias", linear.bias),
-        "weight_sums": buffer(linear.weight.numel()),
-        "bias_sums": buffer(linear.bias.numel()),
-        "shades": shades.data_ptr(),
-        "layers": len(layers),
-    }
-    return Attached(library, np.array([members[name] for name in NETWORK]), owners)
+    _fields_ = [  # noqa: RUF012  ctypes wants a list
+        ("images", _BYTES),  # (., side + 2, side + 2), as `augment.pad` makes them
+        ("labels", _BYTES),  # (.)
+        ("order", _LONGS),  # (count): which images
+        ("maps", _FLOATS),  # (count, 2, 3)
+        ("parameters", _FLOATS),  # all of them, one after the other
+        ("velocity", _FLOATS),  # as `parameters`
+        ("statistics", _FLOATS),  # of batch norm: running mean and variance, layer by layer
+        ("shades", _FLOATS),  # (256): what a pixel's value is to the network
+        ("norms", _INTS),  # (layers): BATCH, GROUP or ELEMENT
+        ("groups", _INTS),  # (layers)
+        ("logits", _FLOATS),  # (count, classes)
+        ("memory", ctypes.c_void_p),
+        ("memory_size", ctypes.c_int64),
+        ("count", ctypes.c_int64),
+        ("batch_size", ctypes.c_int64),
+        ("correct", ctypes.c_int64),  # a sum, as is
+        ("loss", ctypes.c_double),
+        ("lr", ctypes.c_float),
+        ("momentum", ctypes.c_float),
+        ("l1", ctypes.c_float),
+        ("nesterov", ctypes.c_int32),
+    ]
 
 
-def step(
-    attached: Attached,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    chosen: NDArray[np.int64],
-    maps: NDArray[np.float32],
-) -> tuple[float, int]:
-    """Set the gradients of the mean cross-entropy of some images under affine maps.
+POINTERS: dict[str, Any] = dict(field[:2] for field in Job._fields_)
+TYPES: dict[Any, type[np.generic]] = {
+    _FLOATS: np.float32,
+    _INTS: np.int32,
+    _BYTES: np.uint8,
+    _LONGS: np.int64,
+}
+C_NAMES: dict[Any, str] = {
+    _FLOATS: "float *",
+    _INTS: "int32_t *",
+    _BYTES: "uint8_t *",
+    _LONGS: "int64_t *",
+    ctypes.c_void_p: "char *",
+    ctypes.c_int64: "int64_t ",
+    ctypes.c_int32: "int32_t ",
+    ctypes.c_double: "double ",
+    ctypes.c_float: "float ",
+}
+
+
+class Layer(NamedTuple):
+    """A convolution with its ReLU, normalization and, after it or not, 2×2 max pool."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    pad: int
+    side: int
+    """Of the convolution's output."""
+    pool: bool
+    norm: int
+    groups: int
+
+
+class Plan(NamedTuple):
+    """A network as the engine sees it."""
+
+    side: int
+    """Of the images."""
+    classes: int
+    layers: tuple[Layer, ...]
+    parameters: tuple[tuple[str, tuple[int, ...]], ...]
+    """Names and shapes, in the order in which the engine has them."""
+    statistics: tuple[str, ...]
+
+
+class Unsupported(NamedTuple):
+    """Why the engine cannot train a network."""
+
+    reason: str
+
+
+class Recipe(NamedTuple):
+    """SGD as PyTorch has it: learning rate, momentum in either form, weight of Σ|p|."""
+
+    batch_size: int
+    lr: float
+    momentum: float
+    nesterov: bool
+    l1: float
+
+
+def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
+    """Read a network's layers; what the engine does not know is named.
 
     Parameters
     ----------
+    network
+        As `networks.build` makes it: convolution, ReLU, normalization and maybe max pool, several
+        times, then global average and linear layer.
+    side
+        Of the images, in pixels.
+    """
+    modules = list(network.named_children())
+    layers: list[Layer] = []
+    channels, here = 1, side
+    while modules and isinstance(modules[0][1], nn.Conv2d):
+        part = modules[:3]
+        pool = len(modules) > 3 and isinstance(modules[3][1], nn.MaxPool2d)
+        for (name, module), known in zip(part, (_knows_conv, _knows_relu, _knows_norm), strict=False):
+            if (fault := known(module)) is not None:
+                return Unsupported(f"{name}: {fault}")
+        if len(part) < 3:
+            return Unsupported(f"{part[-1][0]}: nothing after it")
+        conv: Any = part[0][1]
+        kernel, pad = conv.kernel_size[0], conv.padding[0]
+        after = here + 2 * pad - kernel + 1
+        kind, groups, shape = _norm(part[2][1])
+        if conv.in_channels != channels or after < 1:
+            return Unsupported(f"{part[0][0]}: got {channels} channels of {here} pixels' side")
+        if shape != ((conv.out_channels, after, after) if kind == ELEMENT else conv.out_channels):
+            return Unsupported(f"{part[2][0]}: got {conv.out_channels} channels of {after} pixels")
+        if pool and (fault := _knows_pool(modules[3][1], after)) is not None:
+            return Unsupported(f"{modules[3][0]}: {fault}")
+        layers.append(
+            Layer(channels, conv.out_channels, kernel, pad, after, pool, kind, groups)
+        )
+        channels, here = conv.out_channels, after // 2 if pool else after
+        modules = modules[4 if pool else 3 :]
+    ends = (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear)
+    if not layers or tuple(type(module) for _, module in modules) != ends:
+        names = ", ".join(name for name, _ in modules) or "nothing"
+        return Unsupported(f"{names}: where it should end with average, flatten and linear layer")
+    average, _, linear = (module for _, module in modules)
+    if average.output_size not in (1, (1, 1)) or not _is_linear(linear, channels):
+        return Unsupported(f"{modules[2][0]}: not on a global average")
+    if len({layer.norm == BATCH for layer in layers}) > 1:
+        return Unsupported("batch norm beside another normalization")
+    named = tuple((name, tuple(p.shape)) for name, p in network.named_parameters())
+    running = tuple(n for n, b in network.named_buffers() if b.is_floating_point())
+    return Plan(side, linear.out_features, tuple(layers), named, running)
+
+
+def supports(network: nn.Sequential, side: int) -> bool:
+    """Whether the engine can train and apply a network to images of `side` pixels."""
+    return isinstance(plan(network, side), Plan)
+
+
+def train(
+    found: Plan,
+    weights: Arrays,
+    velocity: Arrays,
+    recipe: Recipe,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    order: NDArray[np.int64],
+    maps: Floats,
+) -> tuple[Arrays, Arrays, float, int]:
+    """Train for an epoch: a step for every `recipe.batch_size` images, the last with what is left.
+
+    Parameters
+    ----------
+    weights, velocity
+        By name, as in PyTorch's `state_dict`: all of the network's, and of the parameters alone.
     images, labels
-        (n, 900) uint8 from `augment.pad` and (n,) uint8.
-    chosen
-        (m,) int64: which of them; at most as many as attached for.
+        (n, side, side) uint8 and (n,) uint8.
+    order
+        (m,) int64: which of them, in this order.
     maps
-        (m, 2, 3) float32 from `augment.draw`, contiguous.
+        (m, 2, 3) float32 from `augment.draw`.
 
     Returns
     -------
-    The sum of the losses, in nats, and the number of images classified correctly.
+    Weights and velocity afterwards, the sum of the losses in nats (as they were learned from, in
+    float64) and the number of images classified correctly.
+
+    Raises
+    ------
+    InputError
+        If the engine cannot be compiled or loaded here.
     """
-    correct = ctypes.c_int64(0)
-    loss = attached.library.step(
-        *(_address(array) for array in (attached.network, images, labels, chosen, maps)),
-        ctypes.c_int(len(chosen)),
-        ctypes.byref(correct),
+    parameters, buffers = _flat(found, weights)
+    speed = np.concatenate([velocity[name].ravel() for name, _ in found.parameters])
+    job = _job(found, augment.pad(images), order, parameters, buffers)
+    _put(job, labels=_checked(labels, found), maps=maps, velocity=speed)
+    job.batch_size, job.lr, job.momentum = recipe.batch_size, recipe.lr, recipe.momentum
+    job.nesterov, job.l1 = recipe.nesterov, recipe.l1
+    _run("train", found, job)
+    after = _named(found, parameters) | dict(
+        zip(found.statistics, _statistics(found, buffers), strict=True)
     )
-    return float(loss), correct.value
+    steps = -(-len(order) // recipe.batch_size)
+    counters = {name: weights[name] + steps for name in weights if name not in after}
+    return (
+        {name: (after | counters)[name] for name in weights},
+        _named(found, speed),
+        job.loss,
+        job.correct,
+    )
 
 
-def logits(network: nn.Sequential, images: NDArray[np.uint8]) -> Tensor:
-    """Apply a network on the CPU in evaluation mode: images (n, 28, 28) uint8 to (n, 10) float32.
+def logits(found: Plan, weights: Arrays, images: NDArray[np.uint8]) -> Floats:
+    """Apply a network in evaluation mode: images (n, side, side) uint8 to (n, classes) float32.
 
-    A network that the engine does not fit is applied by PyTorch.
+    Raises
+    ------
+    InputError
+        If the engine cannot be compiled or loaded here.
     """
-    if not fits(network):
-        return networks.logits(network, torch.from_numpy(images))
-    attached = attach(network, 1)
-    outputs = np.empty((len(images), 10), np.float32)
-    padded, order = augment.pad(images), np.arange(len(images))
-    attached.library.predict(
-        *(_address(array) for array in (attached.network, padded, order)),
-        ctypes.c_int(len(images)),
-        _address(outputs),
+    outputs = np.empty((len(images), found.classes), np.float32)
+    job = _job(found, augment.pad(images), np.arange(len(images)), *_flat(found, weights))
+    _put(job, logits=outputs)
+    _run("predict", found, job)
+    return outputs
+
+
+def score(
+    found: Plan, outputs: Floats, labels: NDArray[np.uint8]
+) -> tuple[float, int, Floats]:
+    """Mean cross-entropy (nats), number of correct ones and softmax, (n, classes), of logits.
+
+    Computed in float64; of equal logits the first counts as the largest.
+    """
+    probabilities = np.empty_like(outputs)
+    job = Job(count=len(outputs))
+    _put(job, logits=outputs, labels=_checked(labels, found))
+    library(found).score(ctypes.byref(job), probabilities.ctypes.data_as(_FLOATS))
+    return job.loss / len(outputs), job.correct, probabilities
+
+
+def measure(
+    found: Plan, weights: Arrays, images: NDArray[np.uint8], labels: NDArray[np.uint8]
+) -> tuple[float, float, Floats]:
+    """Mean cross-entropy (nats), fraction correct and softmax, (n, classes), of some images."""
+    loss, correct, probabilities = score(found, logits(found, weights, images), labels)
+    return loss, correct / len(labels), probabilities
+
+
+@cache
+def check() -> None:
+    """See, once per process, that this machine computes what all others do.
+
+    Raises
+    ------
+    InputError
+        If it does not, or the engine cannot be compiled or loaded here.
+    """
+    got = known_answer()
+    if got != ARITHMETIC:
+        raise InputError(
+            f"engine: this machine computes other numbers ({compiled.processor().name}, NumPy "
+            f"{np.__version__}): the known answer came out as {got}, allowed: {ARITHMETIC}"
+        )
+
+
+def known_answer() -> str:
+    """Digest of a few steps of each normalization, from the first random number to the loss."""
+    digest = hashlib.sha256()
+    count = 20
+    i, y, x = np.ogrid[:count, : augment.SIDE, : augment.SIDE]
+    images = ((i + 3) * (y * y + 5 * x) % 256).astype(np.uint8)
+    labels = (np.arange(count) % 10).astype(np.uint8)
+    settings: dict[str, dict[str, Any]] = {
+        "bn_l1": {},
+        "gn": {"gn_groups": 4},
+        "ln": {"ln_affine": "elementwise"},
+    }
+    for variant, setting in settings.items():
+        rng = np.random.default_rng(0)
+        network = networks.build(variant, **setting)
+        networks.initialize(network, rng)
+        weights = {name: tensor.numpy() for name, tensor in network.state_dict().items()}
+        found = plan(network, augment.SIDE)
+        assert isinstance(found, Plan)
+        velocity = {name: np.zeros_like(weights[name]) for name, _ in found.parameters}
+        maps = augment.draw(rng, count, augment.Ranges(10, 0.1, (0.8, 1.2), 8))
+        after = train(
+            found,
+            *(weights, velocity, Recipe(8, 0.1, 0.9, True, 1e-4)),
+            *(images, labels, rng.permutation(count), maps),
+        )
+        digest.update(f"{after[2:]} {measure(found, after[0], images, labels)[:2]}".encode())
+        digest.update(f"{fingerprint(after[0])} {fingerprint(after[1])}".encode())
+    return digest.hexdigest()[:16]
+
+
+def fingerprint(arrays: Arrays) -> str:
+    """Digest of arrays: their names, types, shapes and bytes, whatever the order of names."""
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(f"{name} {arrays[name].dtype.str} {arrays[name].shape} ".encode())
+        digest.update(np.ascontiguousarray(arrays[name]).data)
+    return digest.hexdigest()[:16]
+
+
+def library(found: Plan, kind: Processor | None = None) -> ctypes.CDLL:
+    """Load the engine for networks of this shape, compiled once for this machine and user.
+
+    Raises
+    ------
+    InputError
+        If it cannot be compiled or loaded here.
+    """
+    shapes = tuple(layer._replace(norm=0, groups=0) for layer in found.layers)
+    return _library(found._replace(layers=shapes, parameters=(), statistics=()), kind)
+
+
+@cache
+def _library(shapes: Plan, kind: Processor | None) -> ctypes.CDLL:
+    kind = kind or compiled.processor()
+    loaded = compiled.load(source(shapes, kind), kind)
+    loaded.job_size.restype = loaded.memory_for.restype = ctypes.c_int64
+    loaded.train.restype = loaded.predict.restype = loaded.score.restype = None
+    there, here = loaded.job_size(), ctypes.sizeof(Job)
+    if there != here:
+        raise RuntimeError(f"Job: got {there} bytes in the library, expected {here}")
+    return loaded
+
+
+def source(found: Plan, kind: Processor) -> str:
+    """Write the engine's source for networks of this shape, its tiles for this processor."""
+    fields = Job._fields_
+    members = "".join(f"  {C_NAMES[made]}{name};\n" for name, made, *_ in fields)
+    shapes = ", ".join(f"{{{_shape(layer, kind)}}}" for layer in found.layers)
+    each = " ".join(f"DO({i})" for i in range(len(found.layers)))
+    return (
+        "#include <stddef.h>\n#include <stdint.h>\n\n"
+        f"#define SIDE {found.side}\n#define CLASSES {found.classes}\n"
+        f"#define LAYERS {len(found.layers)}\n#define SHAPES {shapes}\n#define EACH(DO) {each}\n\n"
+        f"typedef struct {{\n{members}}} Job;\n\n{SOURCE}"
     )
-    return torch.from_numpy(outputs)
 
 
-def _norms(network: nn.Sequential) -> list[tuple[str, Any]]:
-    return [(name, child) for name, child in network.named_children() if name.startswith("norm")]
+def _shape(layer: Layer, kind: Processor) -> str:
+    parts = LANES // kind.width
+    before = layer.side + layer.kernel - 1 - 2 * layer.pad
+    tiles = (
+        *tile(layer.outputs, layer.side * parts, kind.registers),
+        *tile(layer.inputs, before * parts, kind.registers),
+        weights_tile(layer.outputs, layer.kernel, kind.registers),
+    )
+    numbers = (*layer[:6], *tiles)
+    return ", ".join(str(int(number)) for number in numbers)
 
 
-def _kind(norm: nn.Module) -> tuple[int, int] | None:
-    """Find what the engine calls a normalization, and the number of its groups."""
-    if isinstance(norm, nn.BatchNorm2d):
-        return BATCH, norm.num_features
-    if isinstance(norm, nn.GroupNorm):
-        return GROUP, norm.num_groups
-    if isinstance(norm, nn.LayerNorm):
-        return ELEMENT, 1
-    return None
+def tile(channels: int, values: int, registers: int) -> tuple[int, int]:
+    """Choose a convolution's tile: how many channels by how many registers of neighbouring values.
+
+    Parameters
+    ----------
+    channels, values
+        What is to be covered: output channels, and registers that a row of pixels fills. What a
+        tile leaves over at an end is covered by a smaller one.
+    registers
+        Vector registers there are: a tile's sums, its values and one weight have to fit.
+    """
+    fitting = [
+        (c, n)
+        for c in range(1, channels + 1)
+        for n in range(1, values + 1)
+        if c * n + n + 1 <= registers
+    ]
+
+    def cost(choice: tuple[int, int]) -> float:
+        return sum(
+            count_c * count_n * cycles(c * n, c + n)
+            for c, count_c in _cover(channels, choice[0])
+            for n, count_n in _cover(values, choice[1])
+        )
+
+    return min(fitting, key=cost)
 
 
-def _tensors(name: str, parameter: nn.Parameter) -> dict[str, int]:
-    assert parameter.grad is not None
-    assert parameter.is_contiguous()
-    return {name: parameter.data_ptr(), f"{name}_gradient": parameter.grad.data_ptr()}
+def weights_tile(channels: int, kernel: int, registers: int) -> int:
+    """Choose how many channels of the weights' gradient to sum at a time, by a row of the kernel."""
+    fitting = [c for c in range(1, channels + 1) if c * kernel + kernel + 1 <= registers]
+
+    def cost(choice: int) -> float:
+        return sum(n * cycles(c * kernel, c + kernel) for c, n in _cover(channels, choice))
+
+    return min(fitting, key=cost)
 
 
-def _address(array: NDArray[Any]) -> ctypes.c_void_p:
-    return ctypes.c_void_p(array.ctypes.data)
+def cycles(products: int, loads: int) -> float:
+    """Estimate how long a tile takes for one input value and weight: the rule behind its choice.
+
+    Processors start two multiply-adds and two loads a cycle, and loads hide half behind them; a sum
+    is ready for its next addend after four cycles.
+    """
+    return max(products / 2 + loads / 4, 4)
 
 
-def _library() -> ctypes.CDLL:
-    """Load the engine, compiled once for this machine and user."""
-    made_of = [SOURCE, *FLAGS, version("ziglang"), str(torch.cpu.get_capabilities())]
-    name = f"engine-{hashlib.sha256(chr(0).join(made_of).encode()).hexdigest()[:16]}.so"
-    folder = Path(tempfile.gettempdir()) / f"normlab-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.stat().st_uid != os.getuid():
-        raise RuntimeError(f"{folder}: belongs to another user")
-    if not (folder / name).exists():
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            source, made = Path(scratch) / "engine.c", Path(scratch) / name
-            source.write_text(SOURCE)
-            command = [sys.executable, "-m", "ziglang", "cc", *FLAGS, str(source), "-o", str(made)]
-            compiled = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-            if compiled.returncode:
-                raise RuntimeError(f"engine.c: cannot be compiled: {compiled.stderr.strip()}")
-            made.rename(folder / name)
-    library = ctypes.CDLL(str(folder / name))
-    library.step.restype = ctypes.c_double
-    return library
+def _cover(length: int, step: int) -> list[tuple[int, int]]:
+    """Sizes and numbers of the pieces that a length is cut into."""
+    return [(step, length // step)] + ([(length % step, 1)] if length % step else [])
+
+
+def _job(
+    found: Plan,
+    images: NDArray[np.uint8],
+    order: NDArray[np.int64],
+    parameters: Floats,
+    buffers: Floats,
+) -> Job:
+    job = Job(count=len(order), batch_size=len(order))
+    norms = np.array([layer.norm for layer in found.layers], np.int32)
+    groups = np.array([layer.groups for layer in found.layers], np.int32)
+    _put(job, images=images, order=order, parameters=parameters, statistics=buffers)
+    _put(job, shades=networks.shades(), norms=norms, groups=groups)
+    return job
+
+
+def _put(job: Job, **arrays: NDArray[Any]) -> None:
+    """Point to arrays, and keep them while the job is."""
+    for name, array in arrays.items():
+        kind = POINTERS[name]
+        if array.dtype != TYPES[kind] or not array.flags.c_contiguous:
+            allowed = f"{TYPES[kind].__name__}, contiguous"
+            raise ValueError(f"{name}: got {array.dtype}, allowed: {allowed}")
+        setattr(job, name, array.ctypes.data_as(kind))
+    job.held = [*getattr(job, "held", []), *arrays.values()]
+
+
+def _run(name: str, found: Plan, job: Job) -> None:
+    loaded = library(found)
+    size = loaded.memory_for(ctypes.byref(job))
+    memory = np.empty(size + 64, np.uint8)
+    job.memory = memory.ctypes.data + -memory.ctypes.data % 64
+    job.memory_size = size
+    getattr(loaded, name)(ctypes.byref(job))
+
+
+def _flat(found: Plan, weights: Arrays) -> tuple[Floats, Floats]:
+    """Copy all parameters, and batch norm's statistics, one after the other."""
+    parameters = np.concatenate([weights[name].ravel() for name, _ in found.parameters])
+    kept = [weights[name] for name in found.statistics]
+    return parameters, np.concatenate([*kept, np.zeros(0, np.float32)])
+
+
+def _named(found: Plan, flat: Floats) -> Arrays:
+    ends = np.cumsum([math.prod(shape) for _, shape in found.parameters])[:-1]
+    pieces = zip(found.parameters, np.split(flat, ends), strict=True)
+    return {name: piece.reshape(shape) for (name, shape), piece in pieces}
+
+
+def _statistics(found: Plan, flat: Floats) -> list[Floats]:
+    sizes = [layer.outputs for layer in found.layers for _ in range(2)]
+    return np.split(flat, np.cumsum(sizes)[:-1]) if found.statistics else []
+
+
+def _checked(labels: NDArray[np.uint8], found: Plan) -> NDArray[np.uint8]:
+    if labels.size and labels.max() >= found.classes:
+        raise ValueError(f"labels: got {labels.max()}, allowed: 0 to {found.classes - 1}")
+    return labels
+
+
+def _knows_conv(module: nn.Module) -> str | None:
+    known = (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size in ((1, 1), (3, 3))
+        and module.padding in ((0, 0), (1, 1))
+        and (module.stride, module.dilation, module.groups) == ((1, 1), (1, 1), 1)
+        and module.padding_mode == "zeros"
+        and module.bias is None
+    )
+    return None if known else f"{module}, allowed: kernel 1 or 3, padding 0 or 1, no bias"
+
+
+def _knows_relu(module: nn.Module) -> str | None:
+    return None if isinstance(module, nn.ReLU) else f"{module}, allowed: ReLU"
+
+
+def _knows_norm(module: nn.Module) -> str | None:
+    if not isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+        return f"{module}, allowed: batch, group or layer norm"
+    affine = module.weight is not None and module.bias is not None
+    usual = not isinstance(module, nn.BatchNorm2d) or (
+        module.momentum == MOMENTUM and module.track_running_stats
+    )
+    known = affine and usual and module.eps == EPSILON
+    return None if known else f"{module}, allowed: with scale and shift, PyTorch's defaults"
+
+
+def _knows_pool(module: nn.Module, side: int) -> str | None:
+    known = (
+        isinstance(module, nn.MaxPool2d)
+        and module.kernel_size in (2, (2, 2))
+        and module.stride in (2, (2, 2))
+        and (module.padding, module.dilation, module.ceil_mode) == (0, 1, False)
+        and side >= 2
+    )
+    return None if known else f"{module} of {side} pixels' side, allowed: 2 by 2"
+
+
+def _is_linear(module: Any, channels: int) -> bool:
+    return module.in_features == channels and module.bias is not None
+
+
+def _norm(module: Any) -> tuple[int, int, Any]:
+    """What the engine calls a normalization, its number of groups, and the shape it is of."""
+    if isinstance(module, nn.BatchNorm2d):
+        return BATCH, module.num_features, module.num_features
+    if isinstance(module, nn.GroupNorm):
+        return GROUP, module.num_groups, module.num_channels
+    return ELEMENT, 1, tuple(module.normalized_shape)

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from normlab import engine, networks
+from normlab import augment, engine, networks
 from normlab.errors import InputError
 
 Arrays = dict[str, NDArray[Any]]
@@ -64,14 +64,28 @@ def check(model: Model, where: str) -> None:
 
 
 def measure(model: Model, test: Images) -> Measured:
-    """Apply a model to the test images, in float32 on the CPU."""
+    """Apply a model to the test images, in float32 on the CPU.
+
+    By the engine, with the same bits on every machine, or by PyTorch a network that it does not
+    know.
+
+    Raises
+    ------
+    InputError
+        If the engine does not work here or computes other numbers.
+    """
     torch.set_num_threads(1)
     network = networks.build(model.variant, **model.settings)
-    network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
-    outputs = engine.logits(network, test.images)
-    loss, accuracy = networks.loss_and_accuracy(outputs, torch.from_numpy(test.labels).long())
-    probabilities = outputs.softmax(1).numpy()
-    return Measured(model.variant, model.seed, model.epoch, loss, accuracy, probabilities)
+    found = engine.plan(network, augment.SIDE)
+    if isinstance(found, engine.Plan):
+        engine.check()
+        figures = engine.measure(found, model.weights, *test)
+    else:
+        network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
+        outputs = networks.logits(network, torch.from_numpy(test.images))
+        labels = torch.from_numpy(test.labels).long()
+        figures = (*networks.loss_and_accuracy(outputs, labels), outputs.softmax(1).numpy())
+    return Measured(model.variant, model.seed, model.epoch, *figures)
 
 
 def trainable(model: Model) -> NDArray[np.float32]:

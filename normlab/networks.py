@@ -7,21 +7,41 @@ and a linear layer: 7,946 parameters with batch or group norm.
 import inspect
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 MEAN, STD = 0.1307, 0.3081
-POOL_AFTER = 3
-CONVOLUTIONS = (  # channels in, channels out, kernel, padding
-    (1, 12, 3, 0),
-    (12, 16, 3, 0),
-    (16, 6, 1, 0),
-    (6, 12, 3, 0),
-    (12, 14, 3, 0),
-    (14, 14, 3, 0),
-    (14, 14, 3, 1),
+SCALE, SHIFT = 1 / (255 * STD), MEAN / STD  # of pixel values, to mean 0 and standard deviation 1
+
+
+class Architecture(NamedTuple):
+    """Shapes of a network: of its images, convolutions and pools."""
+
+    side: int
+    classes: int
+    convolutions: tuple[tuple[int, int, int, int], ...]
+    """Channels in, channels out, kernel, padding."""
+    pools: tuple[int, ...]
+    """After which convolutions, counted from 1, a 2×2 max pool comes."""
+
+
+REFERENCE = Architecture(
+    side=28,
+    classes=10,
+    convolutions=(
+        (1, 12, 3, 0),
+        (12, 16, 3, 0),
+        (16, 6, 1, 0),
+        (6, 12, 3, 0),
+        (12, 14, 3, 0),
+        (14, 14, 3, 0),
+        (14, 14, 3, 1),
+    ),
+    pools=(3,),
 )
 
 
@@ -66,28 +86,31 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
-def build(variant: str, **setting: object) -> nn.Sequential:
+def build(
+    variant: str, architecture: Architecture = REFERENCE, **setting: object
+) -> nn.Sequential:
     """Build the network of a variant, with the normalization settings that `settings` names.
 
-    A setting given as a list has an entry for each of the seven convolutions.
+    A setting given as a list has an entry for each convolution.
 
     It maps standardized images, (n, 1, 28, 28) float32, to logits, (n, 10) float32. Its children
     are conv1, relu1, norm1, …, pool, …, average, flatten, linear.
     """
-    network, side = nn.Sequential(), 28
-    for i, (inputs, outputs, kernel, padding) in enumerate(CONVOLUTIONS, start=1):
+    network, side = nn.Sequential(), architecture.side
+    for i, (inputs, outputs, kernel, padding) in enumerate(architecture.convolutions, start=1):
         side += 2 * padding - kernel + 1
         convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
         network.add_module(f"conv{i}", convolution)
         network.add_module(f"relu{i}", nn.ReLU())
         here = {name: v[i - 1] if isinstance(v, list) else v for name, v in setting.items()}
         network.add_module(f"norm{i}", NORMALIZATIONS[variant](outputs, side, **here))
-        if i == POOL_AFTER:
-            network.add_module("pool", nn.MaxPool2d(2))
+        if i in architecture.pools:
+            name = "pool" if len(architecture.pools) == 1 else f"pool{i}"
+            network.add_module(name, nn.MaxPool2d(2))
             side //= 2
     network.add_module("average", nn.AdaptiveAvgPool2d(1))
     network.add_module("flatten", nn.Flatten())
-    network.add_module("linear", nn.Linear(outputs, 10))
+    network.add_module("linear", nn.Linear(outputs, architecture.classes))
     return network
 
 
@@ -100,8 +123,9 @@ def initialize(network: nn.Module, rng: np.random.Generator) -> None:
         if isinstance(module, nn.Conv2d | nn.Linear):
             bound = 1 / math.sqrt(module.weight[0].numel())
             for parameter in module.parameters():
-                drawn = rng.uniform(-bound, bound, tuple(parameter.shape))
-                parameter.data.copy_(torch.from_numpy(drawn))
+                # Not rng.uniform, whose multiply-add some processors fuse.
+                drawn = 2 * bound * rng.random(tuple(parameter.shape)) - bound
+                parameter.data.copy_(torch.from_numpy(drawn.astype(np.float32)))
 
 
 def parameters_by_layer(network: nn.Module) -> dict[str, int]:
@@ -112,8 +136,12 @@ def parameters_by_layer(network: nn.Module) -> dict[str, int]:
 
 def standardize(pixels: Tensor) -> Tensor:
     """Turn (n, 784) or (n, 28, 28) uint8 pixels into (n, 1, 28, 28) float32 of mean 0, std 1."""
-    scaled = pixels.view(-1, 1, 28, 28).float()
-    return scaled.mul_(1 / (255 * STD)).sub_(MEAN / STD)
+    return pixels.view(-1, 1, 28, 28).float().mul_(SCALE).sub_(SHIFT)
+
+
+def shades() -> NDArray[np.float32]:
+    """Give what `standardize` makes of each pixel value: (256,) float32."""
+    return np.arange(256, dtype=np.float32) * np.float32(SCALE) - np.float32(SHIFT)
 
 
 @torch.inference_mode()

@@ -17,7 +17,7 @@ TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_siz
 BATCH_SIZES = f"a list of at least two whole numbers from 1 to {TRAINING_IMAGES}, ascending"
 GROUPS = "a list of at least two whole numbers, 1 or more, ascending"
 LAMBDAS = "a list of at least two numbers, 0 or more, ascending"
-LAYERS = len(networks.CONVOLUTIONS)
+LAYERS = len(networks.REFERENCE.convolutions)
 
 
 def _ascending(values: list[Any]) -> list[Any]:

@@ -7,7 +7,6 @@ run was interrupted in between.
 
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.sgd import sgd
 
-from normlab import augment, engine, networks
+from normlab import augment, compiled, engine, networks
 from normlab.errors import InputError
 
 INITIAL, ORDER, AUGMENTATION = range(3)
@@ -61,17 +60,49 @@ class State:
     epoch: int
     weights: Arrays
     momentum: Arrays
-    row: dict[str, float]
+    row: dict[str, Any]
 
 
-def resolve(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-    """Find the device and the precision of training on the machine this runs on.
+class Machine(NamedTuple):
+    """What a recipe's trials are computed by."""
+
+    device: torch.device
+    dtype: torch.dtype
+    plan: engine.Plan | None
+    """The engine's, or None where PyTorch trains."""
+    name: str
+    arithmetic: str
+    """What decides the bits, beside recipe and data: one word wherever the engine trains."""
+
+
+def resolve(recipe: Recipe) -> Machine:
+    """Choose what trains a recipe's trials on the machine this runs on.
+
+    On a CPU in float32 that is the engine, for networks that it knows; its results are the same
+    everywhere. All else is PyTorch's, and belongs to the device and the version.
 
     Raises
     ------
     InputError
-        If `device` or `precision` names what this machine does not have.
+        If `device` or `precision` names what this machine does not have, or the engine does not
+        work here or computes other numbers.
     """
+    device, dtype = _device(recipe.device, recipe.precision)
+    kind = f"{device}, {str(dtype).removeprefix('torch.')}"
+    why = "PyTorch"
+    if device.type == "cpu" and dtype == torch.float32:
+        network = networks.build(recipe.variant, **recipe.settings)
+        found = engine.plan(network, augment.SIDE)
+        if isinstance(found, engine.Plan):
+            engine.check()
+            name = f"{kind}, the engine for {compiled.processor().name}"
+            return Machine(device, dtype, found, name, f"engine {engine.ARITHMETIC}")
+        why = f"PyTorch, since the engine does not know {found.reason}"
+    name = f"{kind}, {why}: results belong to this machine"
+    return Machine(device, dtype, None, name, f"{kind}, PyTorch {torch.__version__}")
+
+
+def _device(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
     if device == "cuda" and not torch.cuda.is_available():
         raise InputError("device: got cuda, but there is no CUDA GPU here, allowed: auto or cpu")
     on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -95,12 +126,14 @@ def resolve(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
     """Learning rate of an epoch, counted from 1."""
-    done = epoch - 1
+    done, rate = epoch - 1, recipe.lr
     if recipe.lr_schedule == "step":
-        return recipe.lr * recipe.lr_step_factor ** (done // recipe.lr_step_epochs)
+        for _ in range(done // recipe.lr_step_epochs):
+            rate *= recipe.lr_step_factor
     if recipe.lr_schedule == "cosine":
-        return recipe.lr * (1 + math.cos(math.pi * done / recipe.epochs)) / 2
-    return recipe.lr
+        _, cos = augment.sin_cos(180 * done / recipe.epochs)
+        rate *= (1 + float(cos)) / 2
+    return rate
 
 
 def start(recipe: Recipe, seed: int) -> State:
@@ -123,50 +156,15 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
         If the loss or a weight is no longer finite.
     """
     torch.set_num_threads(1)
-    device, dtype = resolve(recipe.device, recipe.precision)
-    if device.type == "cuda":
-        # On a CPU all that is used here is deterministic, and the switch costs time.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else PyTorch refuses
-        torch.use_deterministic_algorithms(True)
-    epoch = state.epoch + 1
+    machine = resolve(recipe)
+    epoch, count = state.epoch + 1, len(data.train_labels)
     lr = learning_rate(recipe, epoch)
-
-    network = networks.build(recipe.variant, **recipe.settings)
-    network.load_state_dict(_tensors(state.weights))
-    network.to(device).train()
-    parameters = list(network.parameters())
-    saved = _tensors(state.momentum)
-    momentum = {name: saved[name].to(device) for name, _ in network.named_parameters()}
-
-    count = len(data.train_labels)
-    order = torch.from_numpy(_rng(state.seed, ORDER, epoch).permutation(count)).to(device)
-    drawn = augment.draw(_rng(state.seed, AUGMENTATION, epoch), count, recipe.augmentation)
-    maps = torch.from_numpy(np.ascontiguousarray(drawn)).to(device)
-    if device.type == "cpu" and dtype == torch.float32 and engine.fits(network):
-        gradients = _by_engine(network, data, min(recipe.batch_size, count))
-    else:
-        gradients = _by_torch(network, data, device, dtype)
-
-    loss_sum: Tensor | float = 0.0
-    correct: Tensor | int = 0
-    for chosen, affine in zip(
-        order.split(recipe.batch_size), maps.split(recipe.batch_size), strict=True
-    ):
-        losses, hits = gradients(chosen, affine)
-        if recipe.l1_lambda is not None:
-            add_l1_gradient(parameters, recipe.l1_lambda)
-        _descend(recipe, lr, parameters, list(momentum.values()))
-        loss_sum += losses
-        correct += hits
-
-    if device.type == "cpu":
-        outputs = engine.logits(network, data.val_images)
-    else:
-        outputs = networks.logits(network, torch.from_numpy(data.val_images).to(device)).cpu()
-    val_labels = torch.from_numpy(data.val_labels).long()
-    val_loss, val_accuracy = networks.loss_and_accuracy(outputs, val_labels)
-    train_loss = float(loss_sum) / count
-    if not (math.isfinite(train_loss) and math.isfinite(val_loss)):
+    order = _rng(state.seed, ORDER, epoch).permutation(count)
+    maps = augment.draw(_rng(state.seed, AUGMENTATION, epoch), count, recipe.augmentation)
+    learn = _by_torch if machine.plan is None else _by_engine
+    after = learn(recipe, machine, lr, state, data, order, maps)
+    finite = all(np.isfinite(array).all() for array in after.weights.values())
+    if not (finite and math.isfinite(after.train_loss) and math.isfinite(after.val_loss)):
         raise InputError(
             f"{recipe.variant}, seed {state.seed}, epoch {epoch}: the loss is no longer finite; "
             f"most likely the learning rate is too high (lr is {recipe.lr:g})"
@@ -175,51 +173,108 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
         "seed": state.seed,
         "epoch": epoch,
         "lr": lr,
-        "train_loss": train_loss,
-        "train_accuracy": int(correct) / count,
-        "val_loss": val_loss,
-        "val_accuracy": val_accuracy,
+        "train_loss": after.train_loss,
+        "train_accuracy": after.train_accuracy,
+        "val_loss": after.val_loss,
+        "val_accuracy": after.val_accuracy,
     }
     if recipe.l1_lambda is not None:
-        row["l1_penalty"] = recipe.l1_lambda * l1_norm(parameters)
-    return State(state.seed, epoch, _arrays(network.state_dict()), _arrays(momentum), row)
+        penalized = [after.weights[name] for name in after.momentum]
+        row["l1_penalty"] = recipe.l1_lambda * l1_norm(penalized)
+    row["weights"] = engine.fingerprint(after.weights)
+    return State(state.seed, epoch, after.weights, after.momentum, row)
 
 
-Gradients = Callable[[Tensor, Tensor], tuple[Tensor | float, Tensor | int]]
+class Epoch(NamedTuple):
+    """What an epoch leaves: weights and momentum by name, and its measures."""
+
+    weights: Arrays
+    momentum: Arrays
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+
+
+def _by_engine(
+    recipe: Recipe,
+    machine: Machine,
+    lr: float,
+    state: State,
+    data: Data,
+    order: NDArray[np.int64],
+    maps: NDArray[np.float32],
+) -> Epoch:
+    assert machine.plan is not None
+    step = engine.Recipe(
+        recipe.batch_size, lr, recipe.momentum, recipe.nesterov, recipe.l1_lambda or 0.0
+    )
+    weights, momentum, loss, correct = engine.train(
+        machine.plan,
+        *(state.weights, state.momentum, step),
+        *(data.train_images, data.train_labels, order, maps),
+    )
+    val_loss, val_accuracy, _ = engine.measure(
+        machine.plan, weights, data.val_images, data.val_labels
+    )
+    count = len(order)
+    return Epoch(weights, momentum, loss / count, correct / count, val_loss, val_accuracy)
 
 
 def _by_torch(
-    network: nn.Sequential, data: Data, device: torch.device, dtype: torch.dtype
-) -> Gradients:
+    recipe: Recipe,
+    machine: Machine,
+    lr: float,
+    state: State,
+    data: Data,
+    order: NDArray[np.int64],
+    maps: NDArray[np.float32],
+) -> Epoch:
+    device = machine.device
+    if device.type == "cuda":
+        # On a CPU all that is used here is deterministic, and the switch costs time.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else PyTorch refuses
+        torch.use_deterministic_algorithms(True)
+    network = networks.build(recipe.variant, **recipe.settings)
+    network.load_state_dict(_tensors(state.weights))
+    network.to(device).train()
+    parameters = list(network.parameters())
+    saved = _tensors(state.momentum)
+    momentum = {name: saved[name].to(device) for name, _ in network.named_parameters()}
     images = torch.from_numpy(augment.pad(data.train_images)).to(device)
     labels = torch.from_numpy(data.train_labels).long().to(device)
     positions = torch.from_numpy(augment.grid()).to(device)
+    chosen_of = torch.from_numpy(order).to(device).split(recipe.batch_size)
+    maps_of = torch.from_numpy(maps).to(device).split(recipe.batch_size)
 
-    def gradients(chosen: Tensor, affine: Tensor) -> tuple[Tensor, Tensor]:
+    loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
+    for chosen, affine in zip(chosen_of, maps_of, strict=True):
         sources = augment.source_pixels(affine, positions).long()
         batch = networks.standardize(images[chosen].gather(1, sources))
         target = labels[chosen]
-        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=machine.dtype == torch.bfloat16
+        ):
             outputs = network(batch)
         loss = nn.functional.cross_entropy(outputs.float(), target)
         network.zero_grad()
         loss.backward()
-        return loss.detach() * len(target), (outputs.argmax(1) == target).sum()
+        if recipe.l1_lambda is not None:
+            add_l1_gradient(parameters, recipe.l1_lambda)
+        _descend(recipe, lr, parameters, list(momentum.values()))
+        loss_sum += loss.detach() * len(target)
+        correct += (outputs.argmax(1) == target).sum()
 
-    return gradients
-
-
-def _by_engine(network: nn.Sequential, data: Data, batch_size: int) -> Gradients:
-    attached = engine.attach(network, batch_size)
-    images = augment.pad(data.train_images)
-    counters = [b for name, b in network.named_buffers() if name.endswith("num_batches_tracked")]
-
-    def gradients(chosen: Tensor, affine: Tensor) -> tuple[float, int]:
-        for counter in counters:
-            counter += 1
-        return engine.step(attached, images, data.train_labels, chosen.numpy(), affine.numpy())
-
-    return gradients
+    outputs = networks.logits(network, torch.from_numpy(data.val_images).to(device)).cpu()
+    val_labels = torch.from_numpy(data.val_labels).long()
+    count = len(order)
+    return Epoch(
+        _arrays(network.state_dict()),
+        _arrays(momentum),
+        float(loss_sum) / count,
+        int(correct) / count,
+        *networks.loss_and_accuracy(outputs, val_labels),
+    )
 
 
 def add_l1_gradient(parameters: list[nn.Parameter], weight: float) -> None:
@@ -229,10 +284,9 @@ def add_l1_gradient(parameters: list[nn.Parameter], weight: float) -> None:
     torch._foreach_add_(gradients, signs, alpha=weight)
 
 
-@torch.no_grad()
-def l1_norm(parameters: list[nn.Parameter]) -> float:
-    """Σ|p| over all elements of all parameters."""
-    return sum(float(p.abs().sum()) for p in parameters)
+def l1_norm(arrays: list[NDArray[np.float32]]) -> float:
+    """Σ|p| over all elements, rounded once: the same whatever their order."""
+    return math.fsum(np.abs(np.concatenate([a.ravel() for a in arrays]), dtype=np.float64))
 
 
 @torch.no_grad()

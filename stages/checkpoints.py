@@ -1,31 +1,29 @@
 """What a killed train stage leaves behind, so that the next run goes on instead of starting over.
 
-A checkpoint is used only by a run that would have computed it bit for bit: same recipe, data,
-code, torch and device. Nothing here is an output; a stage that succeeds removes its checkpoints.
+A checkpoint is used only by a run that would have computed it bit for bit: same recipe, data and
+arithmetic. Nothing here is an output; a stage that succeeds removes its checkpoints.
 """
 
 import hashlib
-import inspect
 import json
 from pathlib import Path
-from types import ModuleType
 
 import safetensors
-import torch
 from safetensors.numpy import load_file, save
 
-from normlab import augment, engine, networks, training
+from normlab import training
 from normlab.training import Data, Recipe, State
 from stages import files
 
 
-def folder(root: Path, recipe: Recipe, data: Data, machine: str) -> Path:
-    """Where the checkpoints of these trials are kept: a name made from all they depend on."""
-    digest = hashlib.sha256(f"{recipe} {machine} {torch.__version__}".encode())
-    modules: tuple[ModuleType, ...] = (augment, engine, networks, training)
-    for module in modules:
-        digest.update(inspect.getsource(module).encode())
-    digest.update(engine.SOURCE.encode())
+def folder(root: Path, recipe: Recipe, data: Data, arithmetic: str) -> Path:
+    """Where the checkpoints of these trials are kept: a name made from all they depend on.
+
+    `arithmetic` is the machine's, as `training.resolve` gives it; the engine's is the same
+    everywhere, so checkpoints may move between machines.
+    """
+    rates = [training.learning_rate(recipe, epoch + 1) for epoch in range(recipe.epochs)]
+    digest = hashlib.sha256(f"{recipe} {rates} {arithmetic}".encode())
     for array in data:
         digest.update(array.data)
     return root / digest.hexdigest()[:16]

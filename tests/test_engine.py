@@ -1,13 +1,18 @@
-import tempfile
-from pathlib import Path
+"""The engine against PyTorch in double precision, for networks of any shape."""
+
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from normlab import augment, engine, networks
+from normlab import augment, compiled, engine, networks
 from normlab.augment import Ranges
+from normlab.compiled import Processor
+from normlab.networks import REFERENCE, Architecture
 from normlab.training import Data
 from tests.conftest import SETTINGS, VARIANTS
 
@@ -17,10 +22,19 @@ NETWORKS = [
     *(("gn", {"gn_groups": groups}) for groups in (1, 3, 16)),
     ("ln", {"ln_affine": "channel"}),
 ]
+NATIVE = compiled.processor()
+KINDS = [
+    kind
+    for kind in (compiled.AVX512, compiled.AVX2, compiled.X86_64, compiled.ARM64)
+    if kind == NATIVE or (NATIVE.name != "arm64" and kind.width < NATIVE.width and kind.registers == 16)
+]
+"""What this processor can run: its own kind and those before it."""
 
 
-def make(variant: str, settings: dict[str, object], seed: int) -> nn.Sequential:
-    network = networks.build(variant, **settings)
+def make(
+    variant: str, setting: dict[str, Any], seed: int, architecture: Architecture = REFERENCE
+) -> nn.Sequential:
+    network = networks.build(variant, architecture, **setting)
     rng = np.random.default_rng(seed)
     networks.initialize(network, rng)
     with torch.no_grad():
@@ -30,65 +44,118 @@ def make(variant: str, settings: dict[str, object], seed: int) -> nn.Sequential:
     return network
 
 
-@pytest.mark.parametrize(("variant", "settings"), NETWORKS)
-@pytest.mark.parametrize("count", [1, 5, 16, 20])
-def test_a_steps_gradients_are_autograds_in_double_precision(
-    variant: str, settings: dict[str, object], count: int, noise: Data
+def arrays(network: nn.Module) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def plan_of(network: nn.Sequential, side: int = 28) -> engine.Plan:
+    found = engine.plan(network, side)
+    assert isinstance(found, engine.Plan), found
+    return found
+
+
+def assert_a_step_is_autograds(
+    network: nn.Sequential, count: int, side: int, classes: int, most: float
 ) -> None:
+    """One step without momentum leaves the gradient as velocity."""
     rng = np.random.default_rng(count)
-    chosen = rng.permutation(len(noise.train_labels))[:count]
-    maps = np.ascontiguousarray(augment.draw(rng, count, RANGES))
-    network = make(variant, settings, seed=1)
-    double = make(variant, settings, seed=1).double()
-    images = augment.pad(noise.train_images)
+    images = rng.integers(0, 256, (count + 3, side, side), dtype=np.uint8)
+    labels = rng.integers(0, classes, count + 3, dtype=np.uint8)
+    order = rng.permutation(count + 3)[:count]
+    maps = augment.draw(rng, count, RANGES)
+    found, weights = plan_of(network, side), arrays(network)
+    velocity = {name: np.zeros(p.shape, np.float32) for name, p in network.named_parameters()}
+    after, gradients, loss, correct = engine.train(
+        found,
+        *(weights, velocity, engine.Recipe(count, 0.5, 0.0, False, 0.0)),
+        *(images, labels, order, maps),
+    )
 
-    # A smaller step first: what it leaves behind must not matter.
-    attached = engine.attach(network, 20)
-    engine.step(attached, images, noise.train_labels, chosen[:1], maps[:1])
-    network.load_state_dict(double.state_dict())
-    loss, correct = engine.step(attached, images, noise.train_labels, chosen, maps)
-
-    sources = augment.source_pixels(maps, augment.grid()).astype(int)
-    batch = networks.standardize(torch.from_numpy(np.take_along_axis(images[chosen], sources, 1)))
-    target = torch.from_numpy(noise.train_labels[chosen]).long()
-    outputs = double(batch.double())
+    double = network.double().train()
+    sources = source_pixels(maps, side)
+    batch = np.take_along_axis(augment.pad(images[order]), sources, 1).reshape(-1, 1, side, side)
+    target = torch.from_numpy(labels[order]).long()
+    outputs = double(torch.from_numpy(networks.shades()[batch]).double())
     expected = nn.functional.cross_entropy(outputs, target)
     expected.backward()
 
     assert loss / count == pytest.approx(float(expected.detach()), rel=1e-5)
     assert correct == int((outputs.argmax(1) == target).sum())
-    largest = max(float(p.grad.abs().max()) for p in double.parameters() if p.grad is not None)
-    for ours, theirs in zip(network.parameters(), double.parameters(), strict=True):
-        assert ours.grad is not None
-        assert theirs.grad is not None
-        assert float((ours.grad - theirs.grad).abs().max()) < 1e-5 * largest
+    theirs = {n: p.grad.numpy() for n, p in double.named_parameters() if p.grad is not None}
+    largest = max(float(np.abs(gradient).max()) for gradient in theirs.values())
+    assert list(gradients) == list(theirs)
+    for name, gradient in gradients.items():
+        assert np.abs(gradient - theirs[name]).max() < most * largest, name
+        np.testing.assert_allclose(after[name], weights[name] - np.float32(0.5) * gradient, 1e-6, 1e-8)
     for name, buffer in double.named_buffers():
-        if buffer.is_floating_point():
-            torch.testing.assert_close(dict(network.named_buffers())[name].double(), buffer)
+        np.testing.assert_allclose(after[name], buffer.numpy(), 1e-5, 1e-6)
 
 
-@pytest.mark.parametrize(("variant", "settings"), NETWORKS)
-def test_logits_are_pytorchs(variant: str, settings: dict[str, object], noise: Data) -> None:
-    network = make(variant, settings, seed=2)
-    ours = engine.logits(network, noise.val_images)
-    theirs = networks.logits(network, torch.from_numpy(noise.val_images))
-    assert ours.shape == (40, 10)
-    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+def source_pixels(maps: np.ndarray, side: int) -> np.ndarray:
+    """As `augment.source_pixels`, for images of any side."""
+    centre = (side - 1) / 2
+    y, x = np.mgrid[:side, :side].reshape(2, -1) - np.float32(centre)
+    column, row = (
+        (maps[:, i, :1] * x + maps[:, i, 1:2] * y + maps[:, i, 2:] + centre).clip(-1, side).round()
+        for i in (0, 1)
+    )
+    return (row * (side + 2) + column + side + 3).astype(np.int64)
 
 
-def test_another_normalization_is_left_to_pytorch(noise: Data) -> None:
-    network = networks.build("bn_l1")
-    network.norm3 = nn.RMSNorm([6, 24, 24])
-    assert engine.fits(networks.build("bn_l1"))
-    assert not engine.fits(network)
-    theirs = networks.logits(network, torch.from_numpy(noise.val_images))
-    assert torch.equal(engine.logits(network, noise.val_images), theirs)
-
-
-def test_a_source_that_does_not_compile_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("variant", "setting"), NETWORKS)
+@pytest.mark.parametrize("count", [1, 5, 16, 20])
+def test_a_steps_gradients_are_autograds_in_double_precision(
+    variant: str,
+    setting: dict[str, Any],
+    count: int,
+    kind: Processor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
-    monkeypatch.setattr(engine, "SOURCE", "not C")
-    with pytest.raises(RuntimeError, match=r"^engine\.c: cannot be compiled: "):
-        engine.attach(networks.build("bn_l1"), 1)
+    use(kind, monkeypatch)
+    assert_a_step_is_autograds(make(variant, setting, seed=1), count, 28, 10, 1e-5)
+
+
+def use(kind: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "processor", lambda: kind)
+    monkeypatch.setattr(engine, "_library", engine._library.__wrapped__)
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    """Networks of one to four layers, with pools anywhere."""
+    side = draw(st.integers(3, 17))
+    layers, pools, channels, here = [], [], 1, side
+    for i in range(1, draw(st.integers(1, 4)) + 1):
+        kernels = [(k, p) for k in (1, 3) for p in (0, 1) if here + 2 * p - k + 1 >= 2]
+        if not kernels:
+            break
+        kernel, pad = draw(st.sampled_from(kernels))
+        outputs = draw(st.integers(1, 20))
+        layers.append((channels, outputs, kernel, pad))
+        channels, here = outputs, here + 2 * pad - kernel + 1
+        if here >= 4 and draw(st.booleans()):
+            pools.append(i)
+            here //= 2
+    return Architecture(side, draw(st.integers(2, 12)), tuple(layers), tuple(pools))
+
+
+@settings(max_examples=20)
+@given(
+    architectures(),
+    st.sampled_from(NETWORKS),
+    st.sampled_from([2, 5, 16, 20]),
+    st.integers(0, 99),
+    st.sampled_from([kind for kind in KINDS if kind is not compiled.X86_64] or KINDS),
+)
+def test_networks_of_any_shape_have_autograds_gradients(
+    architecture: Architecture,
+    norm: tuple[str, dict[str, Any]],
+    count: int,
+    seed: int,
+    kind: Processor,
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        use(kind, patch)
+        network = make(norm[0], norm[1], seed, architecture)
+        assert_a_step_is_autograds(network, count, architecture.side, architecture.classes, 1e-4)
