@@ -941,9 +941,8 @@ void predict(Job *job) {
   leave(before);
 }
 
-// Softmax of the logits, (count, CLASSES), into `probabilities`, which may be null; adds to the sum
-// of the losses and the images classified correctly.
-void score(Job *job, float *probabilities) {
+// Softmax of the logits, (count, CLASSES); adds the losses and the images classified correctly.
+void score(Job *job) {
   const uint64_t before = enter();
   for (int64_t i = 0; i < job->count; i++) {
     const float *y = job->logits + i * CLASSES;
@@ -952,47 +951,8 @@ void score(Job *job, float *probabilities) {
     const double sum = softmax(y, e, &best);
     job->loss += logarithm(sum) + ((double)y[best] - (double)y[job->labels[i]]);
     job->correct += best == job->labels[i];
-    if (probabilities)
-      for (int k = 0; k < CLASSES; k++) probabilities[i * CLASSES + k] = (float)(e[k] / sum);
+    for (int k = 0; k < CLASSES; k++)
+      job->probabilities[i * CLASSES + k] = (float)(e[k] / sum);
   }
-  leave(before);
-}
-
-// The operations one by one, for tests: out[i] = operation(a[i], b[i], c[i]), `count` a multiple of
-// LANES.
-void operate(int operation, const float *a, const float *b, const float *c, float *out,
-             int64_t count) {
-  const uint64_t before = enter();
-  for (int64_t i = 0; i < count; i += LANES) {
-    vec x, y, z;
-    __builtin_memcpy(&x, a + i, sizeof x), __builtin_memcpy(&y, b + i, sizeof y);
-    __builtin_memcpy(&z, c + i, sizeof z);
-    vec r = zero();
-    switch (operation) {
-      case 0: r = fused(x, y, z); break;
-      case 1: r = choose(x < y, y, z); break;
-      case 2: r = larger(x, y); break;
-      case 3: r = root(x); break;
-      case 4: r = nearest(x); break;
-      case 5: r = all(total(x)); break;
-      case 6: r = x / y; break;
-      case 7: r = pixel(x); break;
-      case 8: {
-        reg half[PARTS];
-        __builtin_memcpy(half, &x, sizeof x);
-        for (int p = 0; p < PARTS; p++) half[p] = positive(half[p]);
-        __builtin_memcpy(&r, half, sizeof r);
-        break;
-      }
-    }
-    __builtin_memcpy(out + i, &r, sizeof r);
-  }
-  leave(before);
-}
-
-// Likewise e^x (0) and log x (1) in double precision.
-void operate_double(int operation, const double *x, double *out, int64_t count) {
-  const uint64_t before = enter();
-  for (int64_t i = 0; i < count; i++) out[i] = operation ? logarithm(x[i]) : exponential(x[i]);
   leave(before);
 }

@@ -51,6 +51,7 @@ class Job(ctypes.Structure):
         ("norms", _INTS),  # (layers): BATCH, GROUP or ELEMENT
         ("groups", _INTS),  # (layers)
         ("logits", _FLOATS),  # (count, classes)
+        ("probabilities", _FLOATS),  # as `logits`
         ("memory", ctypes.c_void_p),
         ("memory_size", ctypes.c_int64),
         ("count", ctypes.c_int64),
@@ -64,7 +65,9 @@ class Job(ctypes.Structure):
     ]
 
 
-POINTERS: dict[str, Any] = dict(field[:2] for field in Job._fields_)
+POINTERS_TO_ARRAYS: dict[str, Any] = {
+    name: kind for name, kind, *_ in Job._fields_ if issubclass(kind, ctypes._Pointer)
+}
 TYPES: dict[Any, type[np.generic]] = {
     _FLOATS: np.float32,
     _INTS: np.int32,
@@ -259,8 +262,8 @@ def score(
     """
     probabilities = np.empty_like(outputs)
     job = Job(count=len(outputs))
-    _put(job, logits=outputs, labels=_checked(labels, found))
-    library(found).score(ctypes.byref(job), probabilities.ctypes.data_as(_FLOATS))
+    _put(job, logits=outputs, labels=_checked(labels, found), probabilities=probabilities)
+    _run("score", found, job)
     return job.loss / len(outputs), job.correct, probabilities
 
 
@@ -449,20 +452,20 @@ def _job(
 def _put(job: Job, **arrays: NDArray[Any]) -> None:
     """Point to arrays, and keep them while the job is."""
     for name, array in arrays.items():
-        kind = POINTERS[name]
+        kind = POINTERS_TO_ARRAYS[name]
         if array.dtype != TYPES[kind] or not array.flags.c_contiguous:
             allowed = f"{TYPES[kind].__name__}, contiguous"
             raise ValueError(f"{name}: got {array.dtype}, allowed: {allowed}")
         setattr(job, name, array.ctypes.data_as(kind))
-    job.held = [*getattr(job, "held", []), *arrays.values()]
+    job.held = getattr(job, "held", {}) | arrays
 
 
 def _run(name: str, found: Plan, job: Job) -> None:
     loaded = library(found)
-    size = loaded.memory_for(ctypes.byref(job))
-    memory = np.empty(size + 64, np.uint8)
-    job.memory = memory.ctypes.data + -memory.ctypes.data % 64
-    job.memory_size = size
+    if job.parameters:
+        job.memory_size = loaded.memory_for(ctypes.byref(job))
+        memory = np.empty(job.memory_size + 64, np.uint8)
+        job.memory = memory.ctypes.data + -memory.ctypes.data % 64
     getattr(loaded, name)(ctypes.byref(job))
 
 
