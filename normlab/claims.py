@@ -6,6 +6,7 @@ for all claims tested (Holm 1979), is at most 5 %. Everything else is "not shown
 says why: too small to matter, or too few seeds to tell.
 """
 
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -179,10 +180,11 @@ def measure(
     if claim.test == "trend":
         effects = inference.fitted_change(values.to_numpy())
         p, rising = inference.trend_test(values.to_numpy(), seed=BOOTSTRAP_SEED)
-        if rising != (effects.mean() > 0):
+        if rising != (math.fsum(effects) > 0):
             p = 1.0  # what rises step by step and yet ends lower, or the other way, is no trend
     else:
-        effects = values.to_numpy() @ np.array([claim.contrast[s] for s in values.columns])
+        weighted = values.to_numpy() * [claim.contrast[setting] for setting in values.columns]
+        effects = np.array([math.fsum(row) for row in weighted])
         p = inference.sign_flip_test(effects) if claim.test == "contrast" else None
     interval = inference.paired_interval(effects, seed=BOOTSTRAP_SEED)
     # To the digits that the findings keep, so that sentence, table and page round the same number.

@@ -1,6 +1,8 @@
 """Trained networks on the test images."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,24 +98,27 @@ def trainable(model: Model) -> NDArray[np.float32]:
 
 def small_share(model: Model, threshold: float = 1e-3) -> float:
     """Share of the trainable parameters whose absolute value is below `threshold`."""
-    return float(np.mean(np.abs(trainable(model)) < threshold))
+    values = trainable(model)
+    return int(np.count_nonzero(np.abs(values) < threshold)) / len(values)
 
 
-def magnitudes(models: list[Model], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+def magnitudes(models: list[Model], exponents: Sequence[float]) -> NDArray[np.float64]:
     """Share of the models' trainable parameters in each range of absolute values.
 
     Parameters
     ----------
     models
         Models of the same network.
-    edges
-        float64 (k + 1,), ascending powers of ten; what lies outside is counted at the nearest end.
+    exponents
+        k + 1 of them, ascending: of the powers of ten between which the ranges lie, each without
+        its upper end. What lies outside all is counted at the nearest end.
 
     Returns
     -------
     float64 (k,), which sums to 1.
     """
     values = np.abs(np.concatenate([trainable(model) for model in models]))
-    exponents = np.log10(np.maximum(values, 10.0 ** edges[0])).clip(edges[0], edges[-1])
-    counts, _ = np.histogram(exponents, edges)
-    return counts / len(values)
+    # Powers in decimals, rounded once: those of a libm differ from one to the next.
+    edges = [float(Decimal(10) ** Decimal(exponent)) for exponent in exponents[1:-1]]
+    which = np.searchsorted(np.array(edges), values, side="right")
+    return np.bincount(which, minlength=len(edges) + 1) / len(values)

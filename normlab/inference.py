@@ -2,9 +2,13 @@
 
 Numbers in, numbers out. A setting is one of the variants or parameter values that a study compares;
 all settings run the same seeds, so differences are paired by seed.
+
+Sums are exact, of data or of whole numbers in their place, so that they depend neither on an order
+nor on the processor, NumPy or libm. Random numbers are whole ones, whose streams NumPy has kept.
 """
 
 import math
+from statistics import mean
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +19,8 @@ from statsmodels.stats.multitest import multipletests
 
 from normlab.statistics import UPPER, Interval, _finite, sign_flip_floor
 
-TIE = 1e-9  # relative to the data: means and sums no further apart than this are equal
+TIE = 2.0**-30  # relative to the data: means and sums no further apart than this are equal
+STEPS = 2.0**40  # of the data in whole numbers: sums of 8,192 are exact in float64, in any order
 FLIPS = 2**16  # every flip of up to 16 signs
 
 
@@ -88,22 +93,26 @@ def paired_interval(differences: npt.ArrayLike, resamples: int = 10_000, *, seed
         raise ValueError(f"differences: got {x.size} seed, allowed: 2 or more")
     if resamples < 100:
         raise ValueError(f"resamples: got {resamples}, allowed: 100 or more")
-    mean, step = float(x.mean()), TIE * float(np.ptp(x))
-    if step == 0:
-        return Interval(mean, mean, mean)
+    centre, lowest, spread = mean(x.tolist()), x.min(), np.ptp(x)
+    if spread == 0:
+        return Interval(centre, centre, centre)
     widening = math.sqrt(x.size / (x.size - 1))
     tail = float(ndtr(-widening * stdtrit(x.size - 1, UPPER)))
     low, high = stats.bootstrap(
-        (x,),
-        # Rounded: BCa counts the resampled means that equal the mean, a reader asks if an end is 0.
-        lambda values, axis: step * np.round(values.mean(axis=axis) / step),
+        (np.rint(STEPS * ((x - lowest) / spread)),),
+        # In ties: BCa counts the resampled means that equal the mean, a reader asks if an end is 0.
+        lambda values, axis: np.rint(values.sum(axis=axis) / (values.shape[axis] * STEPS * TIE)),
         n_resamples=resamples,
         confidence_level=1 - 2 * max(tail, TIE),  # of two seeds 1, where BCa is not defined
         method="BCa",
         vectorized=True,
         rng=seed,
     ).confidence_interval
-    return Interval(mean, float(low), float(high))
+    # The means are the same on any machine. What SciPy's Normal and t quantiles are off by, 1e-13
+    # at most, moves the ends along a line from one mean to the next: by 1e-9 of their distance.
+    return Interval(
+        centre, float(lowest + spread * (TIE * low)), float(lowest + spread * (TIE * high))
+    )
 
 
 def sign_flip_test(differences: npt.ArrayLike) -> float:
@@ -131,7 +140,7 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
     Exact if the differences are symmetric about 0 under the null hypothesis, as they are where the
     labels of the two settings could be exchanged within a seed (Fisher 1935). Accuracies come in
     steps, so distinct flips often have equal means, and 0.9931 - 0.9924 is not quite
-    0.9932 - 0.9925; means that differ by less than a billionth of the mean absolute difference
+    0.9932 - 0.9925; means that differ by less than a billionth of the largest absolute difference
     count as equal.
 
     References
@@ -142,13 +151,17 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
     x = _finite(differences, "differences", dimensions=1)
     if x.size == 1:
         return sign_flip_floor(1)
-    least = abs(x.sum()) - TIE * np.abs(x).sum()
+    largest = np.abs(x).max()
+    if largest == 0:
+        return 1.0
+    whole = np.rint(STEPS * (x / largest))
+    least = abs(whole.sum()) - x.size * STEPS * TIE
 
     def as_extreme(flipped: npt.NDArray[np.float64], axis: int) -> Any:
         return (np.abs(flipped.sum(axis=axis)) >= least).astype(np.float64)
 
     test = stats.permutation_test(
-        (x,),
+        (whole,),
         as_extreme,
         permutation_type="samples",
         alternative="greater",
@@ -234,9 +247,9 @@ def fitted_change(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """
     data = _settings(values)
     last = data.shape[1] - 1
-    centred = np.arange(last + 1) - last / 2
-    change: npt.NDArray[np.float64] = last * (data @ centred) / (centred @ centred)
-    return change
+    centred = 2 * np.arange(last + 1) - last  # twice the distance from the middle: whole numbers
+    factor = 2 * last / int((centred**2).sum())
+    return np.array([factor * math.fsum(row) for row in data * centred])
 
 
 def holm(p_values: npt.ArrayLike) -> list[float]:

@@ -9,6 +9,7 @@ if __name__ == "__main__":
 import sys
 from itertools import combinations
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,6 @@ HISTORIES = Path("reports/history")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 REPORTS = Path("reports")
 
-BOOTSTRAP_SEED = 0
 TARGET_ACCURACY = 0.98
 
 
@@ -150,11 +150,11 @@ def summary(
         "accuracy_std": accuracy.std,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
-        "loss": float(np.mean([result.loss for result in final])),
+        "loss": mean(result.loss for result in final),
         "parameters": sum(networks.parameters_by_layer(network).values()),
-        "ece": float(np.mean(errors)),
-        "small_weights": float(np.mean([evaluation.small_share(model) for model in models])),
-        "epochs_to_98": float(np.mean(epochs)) if len(epochs) == len(reached) else None,
+        "ece": mean(errors),
+        "small_weights": mean(evaluation.small_share(model) for model in models),
+        "epochs_to_98": float(mean(epochs)) if len(epochs) == len(reached) else None,
     }
 
 
@@ -170,7 +170,7 @@ def comparison(one: str, other: str, final: list[Measured], test: Images) -> dic
 
     ours, theirs = correct(one), correct(other)
     paired = [ours[seed].astype(np.int8) - theirs[seed].astype(np.int8) for seed in ours]
-    interval = statistics.two_level_bootstrap(np.array(paired), seed=BOOTSTRAP_SEED)
+    interval = statistics.two_level_bootstrap(np.array(paired))
     return {
         "difference": interval.mean,
         "low": interval.low,

@@ -13,10 +13,11 @@ from safetensors.numpy import load_file
 from normlab.errors import InputError
 
 
-def table(path: Path, **options: Any) -> pd.DataFrame:
-    """Read a CSV file, with options of `pandas.read_csv`."""
+def table(path: Path, dtype: dict[str, type] | None = None) -> pd.DataFrame:
+    """Read a CSV file, with types of columns; digests are text, though some look like numbers."""
+    types = {"weights": str} | (dtype or {})
     try:
-        frame: pd.DataFrame = pd.read_csv(path, **options)
+        frame = pd.read_csv(path, dtype=types)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     return frame

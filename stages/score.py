@@ -9,9 +9,9 @@ if __name__ == "__main__":
 import math
 import sys
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from normlab import evaluation, mnist, networks, params, studies
@@ -25,7 +25,8 @@ SPLIT = Path("data/test")
 MODELS = Path("models/studies")
 TABLES = Path("reports/studies")
 
-EDGES = np.arange(-8, 1.25, 0.25)  # exponents of ten: from what is as good as zero to beyond 1
+# Exponents of ten in quarters: from what is as good as zero to beyond 1.
+EDGES = [quarters / 4 for quarters in range(-32, 5)]
 
 
 def main(study: str) -> None:
@@ -69,7 +70,7 @@ def row(
         "seed": model.seed,
         "parameters": sum(networks.parameters_by_layer(network).values()),
         "small_weights": evaluation.small_share(model),
-        f"early_{before}_accuracy": first_half.mean(),
+        f"early_{before}_accuracy": mean(first_half.tolist()),
         f"{before}_loss": last["val_loss"],
         f"{before}_accuracy": last["val_accuracy"],
         "test_loss": result.loss,

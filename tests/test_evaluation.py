@@ -1,3 +1,4 @@
+import decimal
 from dataclasses import replace
 
 import numpy as np
@@ -69,10 +70,35 @@ def test_a_missing_tensor_is_refused() -> None:
 def test_small_share_counts_trainable_weights_only() -> None:
     model = model_of("bn_l1")
     trainable = {"conv1.weight": 108, "linear.bias": 10}
-    zeroed = {name: np.zeros_like(model.weights[name]) for name in trainable}
+    small = {n: np.full_like(a, 0.5) for n, a in model.weights.items()}
+    small |= {name: np.full_like(model.weights[name], -9e-4) for name in trainable}
     buffers = {"norm1.running_mean": np.zeros(12, dtype=np.float32)}
-    before = evaluation.small_share(model)
-    after = evaluation.small_share(replace(model, weights=model.weights | zeroed | buffers))
-    # The shifts of the seven norms start at zero: 88 of 7,946 parameters.
-    assert before >= 88 / 7946
-    assert after == pytest.approx(before + (118 - before * 0) / 7946, abs=3 / 7946)
+    assert evaluation.small_share(replace(model, weights=small | buffers)) == 118 / 7946
+
+
+@pytest.mark.parametrize("exponent", [-2, -1.75, -1.5, -0.25, 1.0])
+def test_a_magnitude_at_an_edge_is_counted_above_it(exponent: float) -> None:
+    """To the bit: the edge is the power of ten, correctly rounded."""
+    model = model_of("gn")
+    with decimal.localcontext(prec=60):
+        edge = decimal.Decimal(10) ** decimal.Decimal(exponent)
+        nearest = np.float32(float(edge))
+        at_or_above = decimal.Decimal(float(nearest)) >= decimal.Decimal(float(edge))
+    weights = {n: np.full_like(a, -nearest) for n, a in model.weights.items()}
+    exponents = [-3.0, exponent, 2.0]
+    shares = evaluation.magnitudes([replace(model, weights=weights)], exponents)
+    np.testing.assert_array_equal(shares, [0, 1] if at_or_above else [1, 0])
+    above = {n: np.nextafter(a, np.float32(-100)) for n, a in weights.items()}
+    assert evaluation.magnitudes([replace(model, weights=above)], exponents).tolist() == [0, 1]
+    below = {n: np.nextafter(a, np.float32(0)) for n, a in weights.items()}
+    assert evaluation.magnitudes([replace(model, weights=below)], exponents).tolist() == [1, 0]
+
+
+def test_magnitudes_are_shares_of_all_models_and_what_lies_outside_is_at_the_ends() -> None:
+    model = model_of("gn")
+    full = [
+        replace(model, weights={n: np.full_like(a, size) for n, a in model.weights.items()})
+        for size in (0, 1e-9, 0.05, -0.5, 1e6)
+    ]
+    exponents = [-8, -2, -1, 0, 1]
+    assert evaluation.magnitudes(full, exponents).tolist() == [0.4, 0.2, 0.2, 0.2]

@@ -10,7 +10,7 @@ import pytest
 
 from normlab import engine, training
 from normlab.training import Data
-from stages import checkpoints, files
+from stages import checkpoints, files, inputs
 from tests.conftest import make_recipe
 from tests.test_training import equal
 
@@ -46,6 +46,17 @@ def test_a_failed_file_leaves_what_was_there(tmp_path: Path) -> None:
 def test_tables_have_six_digits_and_plain_newlines(tmp_path: Path) -> None:
     files.write_table(tmp_path / "t.csv", pd.DataFrame({"n": [1, 2], "x": [1 / 3, 1e-9]}))
     assert (tmp_path / "t.csv").read_bytes() == b"n,x\n1,0.333333\n2,1e-09\n"
+
+
+def test_tables_are_read_as_written(tmp_path: Path) -> None:
+    """To the last bit of a number, and to the last digit of a digest that looks like one."""
+    numbers = [0.98, 0.996517, 1.23456e-07, 5.43211e-05, 123456.0]
+    digests = ["00123456", "12e99999", "0e1", "123456789012345678901", "ffffffff"]
+    frame = pd.DataFrame({"x": numbers, "weights": digests})
+    files.write_table(tmp_path / "t.csv", frame)
+    read = inputs.table(tmp_path / "t.csv")
+    assert read["x"].tolist() == numbers
+    assert read["weights"].tolist() == digests
 
 
 def test_an_interrupted_trial_goes_on_to_the_same_end(tmp_path: Path, noise: Data) -> None:
