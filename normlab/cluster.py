@@ -85,10 +85,10 @@ def connect(chains: int) -> Iterator[Client]:
             yield client
 
 
-def call(client: Client, function: Callable[..., T], *arguments: Any) -> T:
-    """Apply `function` on a worker and return its result, or raise what it raised."""
+def call(client: Client, function: Callable[[], T]) -> T:
+    """Call `function` on a worker and return its result, or raise what it raised."""
     sent = _send(client, function, everywhere=False)
-    result: T = client.submit(operator.call, sent, *arguments, pure=False).result()
+    result: T = client.submit(operator.call, sent, pure=False).result()
     return result
 
 

@@ -888,6 +888,9 @@ static void update(const Network *n, const Job *job) {
 
 // ---- what Python calls -------------------------------------------------------------------------
 
+// Whether this library's known answer was seen to come out: Python's, once per process.
+int checked;
+
 int64_t job_size(void) { return sizeof(Job); }
 
 // Bytes of memory, from a multiple of 64 on, that `train` or, without a velocity, `predict` needs.

@@ -7,7 +7,6 @@ than these. Parameters come as arrays by the names that PyTorch gives them, and 
 import ctypes
 import hashlib
 import math
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,63 +31,78 @@ LANES = 16
 BATCH, GROUP, ELEMENT = range(3)
 EPSILON, MOMENTUM = 1e-5, 0.1
 
-_FLOATS, _INTS = ctypes.POINTER(ctypes.c_float), ctypes.POINTER(ctypes.c_int32)
-_BYTES, _LONGS = ctypes.POINTER(ctypes.c_uint8), ctypes.POINTER(ctypes.c_int64)
+# What is to be done, for all functions of the library; each reads what it needs. This is the one
+# description of the structure that C and Python share: its members' names and types.
+MEMBERS = {
+    "images": "uint8_t *",  # (., side + 2, side + 2), as `augment.pad` makes them
+    "labels": "uint8_t *",  # (.)
+    "order": "int64_t *",  # (count): which images
+    "maps": "float *",  # (count, 2, 3)
+    "parameters": "float *",  # all of them, one after the other
+    "velocity": "float *",  # as `parameters`
+    "statistics": "float *",  # of batch norm: running mean and variance, layer by layer
+    "shades": "float *",  # (256): what a pixel's value is to the network
+    "norms": "int32_t *",  # (layers): BATCH, GROUP or ELEMENT
+    "groups": "int32_t *",  # (layers)
+    "logits": "float *",  # (count, classes)
+    "probabilities": "float *",  # as `logits`
+    "memory": "char *",
+    "memory_size": "int64_t ",
+    "count": "int64_t ",
+    "batch_size": "int64_t ",
+    "correct": "int64_t ",  # a sum, as is
+    "loss": "double ",
+    "lr": "float ",
+    "momentum": "float ",
+    "l1": "float ",
+    "nesterov": "int32_t ",
+}
+TYPES: dict[str, tuple[type, type]] = {
+    "uint8_t": (ctypes.c_uint8, np.uint8),
+    "int32_t": (ctypes.c_int32, np.int32),
+    "int64_t": (ctypes.c_int64, np.int64),
+    "float": (ctypes.c_float, np.float32),
+    "double": (ctypes.c_double, np.float64),
+    "char": (ctypes.c_uint8, np.uint8),
+}
 
 
-class Job(ctypes.Structure):
-    """What is to be done, for all functions of the library; each reads what it needs."""
+def job(**members: Any) -> Any:
+    """Make a `ctypes.Structure` of `MEMBERS`: numbers as they are, arrays by their address.
 
-    _fields_ = [  # noqa: RUF012  ctypes wants a list
-        ("images", _BYTES),  # (., side + 2, side + 2), as `augment.pad` makes them
-        ("labels", _BYTES),  # (.)
-        ("order", _LONGS),  # (count): which images
-        ("maps", _FLOATS),  # (count, 2, 3)
-        ("parameters", _FLOATS),  # all of them, one after the other
-        ("velocity", _FLOATS),  # as `parameters`
-        ("statistics", _FLOATS),  # of batch norm: running mean and variance, layer by layer
-        ("shades", _FLOATS),  # (256): what a pixel's value is to the network
-        ("norms", _INTS),  # (layers): BATCH, GROUP or ELEMENT
-        ("groups", _INTS),  # (layers)
-        ("logits", _FLOATS),  # (count, classes)
-        ("probabilities", _FLOATS),  # as `logits`
-        ("memory", ctypes.c_void_p),
-        ("memory_size", ctypes.c_int64),
-        ("count", ctypes.c_int64),
-        ("batch_size", ctypes.c_int64),
-        ("correct", ctypes.c_int64),  # a sum, as is
-        ("loss", ctypes.c_double),
-        ("lr", ctypes.c_float),
-        ("momentum", ctypes.c_float),
-        ("l1", ctypes.c_float),
-        ("nesterov", ctypes.c_int32),
+    Arrays are kept as long as the structure, in its dictionary `held`.
+
+    Raises
+    ------
+    ValueError
+        If an array has another type than its member, or is not contiguous.
+    """
+    # Made here, since a class of this kind cannot travel to the workers of a scheduler elsewhere.
+    fields = [
+        (name, ctypes.c_void_p if kind.endswith("*") else TYPES[kind.strip()][0])
+        for name, kind in MEMBERS.items()
     ]
+    made = type("Job", (ctypes.Structure,), {"_fields_": fields, "held": {}})()
+    put(made, **members)
+    return made
 
 
-POINTERS_TO_ARRAYS: dict[str, Any] = {
-    name: kind for name, kind, *_ in Job._fields_ if issubclass(kind, ctypes._Pointer)
-}
-TYPES: dict[Any, type[np.generic]] = {
-    _FLOATS: np.float32,
-    _INTS: np.int32,
-    _BYTES: np.uint8,
-    _LONGS: np.int64,
-}
-C_NAMES: dict[Any, str] = {
-    _FLOATS: "float *",
-    _INTS: "int32_t *",
-    _BYTES: "uint8_t *",
-    _LONGS: "int64_t *",
-    ctypes.c_void_p: "char *",
-    ctypes.c_int64: "int64_t ",
-    ctypes.c_int32: "int32_t ",
-    ctypes.c_double: "double ",
-    ctypes.c_float: "float ",
-}
+def put(made: Any, **members: Any) -> None:
+    """Set members of a `job`."""
+    for name, value in members.items():
+        if not isinstance(value, np.ndarray):
+            setattr(made, name, value)
+            continue
+        _, wanted = TYPES[MEMBERS[name].rstrip(" *")]
+        if value.dtype != wanted or not value.flags.c_contiguous:
+            allowed = f"{wanted.__name__}, contiguous"
+            raise ValueError(f"{name}: got {value.dtype}, allowed: {allowed}")
+        setattr(made, name, value.ctypes.data)
+        made.held = made.held | {name: value}
 
 
 class Layer(NamedTuple):
-    """A convolution with its ReLU, normalization and, after it or not, 2×2 max pool."""
+    """A convolution with its ReLU, normalization and, after it or not, a max pool of 2 by 2."""
 
     inputs: int
     outputs: int
@@ -146,7 +160,9 @@ def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
     while modules and isinstance(modules[0][1], nn.Conv2d):
         part = modules[:3]
         pool = len(modules) > 3 and isinstance(modules[3][1], nn.MaxPool2d)
-        for (name, module), known in zip(part, (_knows_conv, _knows_relu, _knows_norm), strict=False):
+        for (name, module), known in zip(
+            part, (_knows_conv, _knows_relu, _knows_norm), strict=False
+        ):
             if (fault := known(module)) is not None:
                 return Unsupported(f"{name}: {fault}")
         if len(part) < 3:
@@ -161,9 +177,7 @@ def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
             return Unsupported(f"{part[2][0]}: got {conv.out_channels} channels of {after} pixels")
         if pool and (fault := _knows_pool(modules[3][1], after)) is not None:
             return Unsupported(f"{modules[3][0]}: {fault}")
-        layers.append(
-            Layer(channels, conv.out_channels, kernel, pad, after, pool, kind, groups)
-        )
+        layers.append(Layer(channels, conv.out_channels, kernel, pad, after, pool, kind, groups))
         channels, here = conv.out_channels, after // 2 if pool else after
         modules = modules[4 if pool else 3 :]
     ends = (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear)
@@ -220,21 +234,20 @@ def train(
     """
     parameters, buffers = _flat(found, weights)
     speed = np.concatenate([velocity[name].ravel() for name, _ in found.parameters])
-    job = _job(found, augment.pad(images), order, parameters, buffers)
-    _put(job, labels=_checked(labels, found), maps=maps, velocity=speed)
-    job.batch_size, job.lr, job.momentum = recipe.batch_size, recipe.lr, recipe.momentum
-    job.nesterov, job.l1 = recipe.nesterov, recipe.l1
-    _run("train", found, job)
+    made = _job(found, augment.pad(images), order, parameters, buffers)
+    put(made, labels=_checked(labels, found), maps=maps, velocity=speed)
+    put(made, **recipe._asdict())
+    run("train", found, made)
     after = _named(found, parameters) | dict(
         zip(found.statistics, _statistics(found, buffers), strict=True)
     )
     steps = -(-len(order) // recipe.batch_size)
-    counters = {name: weights[name] + steps for name in weights if name not in after}
+    counters = {n: np.asarray(weights[n] + steps) for n in weights if n not in after}
     return (
         {name: (after | counters)[name] for name in weights},
         _named(found, speed),
-        job.loss,
-        job.correct,
+        made.loss,
+        made.correct,
     )
 
 
@@ -247,24 +260,26 @@ def logits(found: Plan, weights: Arrays, images: NDArray[np.uint8]) -> Floats:
         If the engine cannot be compiled or loaded here.
     """
     outputs = np.empty((len(images), found.classes), np.float32)
-    job = _job(found, augment.pad(images), np.arange(len(images)), *_flat(found, weights))
-    _put(job, logits=outputs)
-    _run("predict", found, job)
+    made = _job(found, augment.pad(images), np.arange(len(images)), *_flat(found, weights))
+    put(made, logits=outputs)
+    run("predict", found, made)
     return outputs
 
 
-def score(
-    found: Plan, outputs: Floats, labels: NDArray[np.uint8]
-) -> tuple[float, int, Floats]:
+def score(found: Plan, outputs: Floats, labels: NDArray[np.uint8]) -> tuple[float, int, Floats]:
     """Mean cross-entropy (nats), number of correct ones and softmax, (n, classes), of logits.
 
     Computed in float64; of equal logits the first counts as the largest.
     """
     probabilities = np.empty_like(outputs)
-    job = Job(count=len(outputs))
-    _put(job, logits=outputs, labels=_checked(labels, found), probabilities=probabilities)
-    _run("score", found, job)
-    return job.loss / len(outputs), job.correct, probabilities
+    made = job(
+        count=len(outputs),
+        logits=outputs,
+        labels=_checked(labels, found),
+        probabilities=probabilities,
+    )
+    run("score", found, made)
+    return made.loss / len(outputs), made.correct, probabilities
 
 
 def measure(
@@ -275,7 +290,6 @@ def measure(
     return loss, correct / len(labels), probabilities
 
 
-@cache
 def check() -> None:
     """See, once per process, that this machine computes what all others do.
 
@@ -284,12 +298,18 @@ def check() -> None:
     InputError
         If it does not, or the engine cannot be compiled or loaded here.
     """
+    reference = plan(networks.build("bn_l1"), augment.SIDE)
+    assert isinstance(reference, Plan)
+    checked = ctypes.c_int.in_dll(library(reference), "checked")
+    if checked.value:
+        return
     got = known_answer()
     if got != ARITHMETIC:
         raise InputError(
             f"engine: this machine computes other numbers ({compiled.processor().name}, NumPy "
             f"{np.__version__}): the known answer came out as {got}, allowed: {ARITHMETIC}"
         )
+    checked.value = 1
 
 
 def known_answer() -> str:
@@ -332,7 +352,7 @@ def fingerprint(arrays: Arrays) -> str:
     return digest.hexdigest()[:16]
 
 
-def library(found: Plan, kind: Processor | None = None) -> ctypes.CDLL:
+def library(found: Plan) -> ctypes.CDLL:
     """Load the engine for networks of this shape, compiled once for this machine and user.
 
     Raises
@@ -340,26 +360,21 @@ def library(found: Plan, kind: Processor | None = None) -> ctypes.CDLL:
     InputError
         If it cannot be compiled or loaded here.
     """
-    shapes = tuple(layer._replace(norm=0, groups=0) for layer in found.layers)
-    return _library(found._replace(layers=shapes, parameters=(), statistics=()), kind)
-
-
-@cache
-def _library(shapes: Plan, kind: Processor | None) -> ctypes.CDLL:
-    kind = kind or compiled.processor()
-    loaded = compiled.load(source(shapes, kind), kind)
+    kind = compiled.processor()
+    loaded = compiled.load(source(found, kind), kind)
     loaded.job_size.restype = loaded.memory_for.restype = ctypes.c_int64
-    loaded.train.restype = loaded.predict.restype = loaded.score.restype = None
-    there, here = loaded.job_size(), ctypes.sizeof(Job)
+    there, here = loaded.job_size(), ctypes.sizeof(job())
     if there != here:
         raise RuntimeError(f"Job: got {there} bytes in the library, expected {here}")
     return loaded
 
 
 def source(found: Plan, kind: Processor) -> str:
-    """Write the engine's source for networks of this shape, its tiles for this processor."""
-    fields = Job._fields_
-    members = "".join(f"  {C_NAMES[made]}{name};\n" for name, made, *_ in fields)
+    """Write the engine's source for networks of this shape, its tiles for this processor.
+
+    Normalizations are not in it: they are told to it with each job.
+    """
+    members = "".join(f"  {made}{name};\n" for name, made in MEMBERS.items())
     shapes = ", ".join(f"{{{_shape(layer, kind)}}}" for layer in found.layers)
     each = " ".join(f"DO({i})" for i in range(len(found.layers)))
     return (
@@ -411,7 +426,7 @@ def tile(channels: int, values: int, registers: int) -> tuple[int, int]:
 
 
 def weights_tile(channels: int, kernel: int, registers: int) -> int:
-    """Choose how many channels of the weights' gradient to sum at a time, by a row of the kernel."""
+    """Choose how many channels of the weights' gradient to sum at a time, by a kernel's row."""
     fitting = [c for c in range(1, channels + 1) if c * kernel + kernel + 1 <= registers]
 
     def cost(choice: int) -> float:
@@ -440,33 +455,28 @@ def _job(
     order: NDArray[np.int64],
     parameters: Floats,
     buffers: Floats,
-) -> Job:
-    job = Job(count=len(order), batch_size=len(order))
-    norms = np.array([layer.norm for layer in found.layers], np.int32)
-    groups = np.array([layer.groups for layer in found.layers], np.int32)
-    _put(job, images=images, order=order, parameters=parameters, statistics=buffers)
-    _put(job, shades=networks.shades(), norms=norms, groups=groups)
-    return job
+) -> Any:
+    return job(
+        images=images,
+        order=order,
+        parameters=parameters,
+        statistics=buffers,
+        shades=networks.shades(),
+        norms=np.array([layer.norm for layer in found.layers], np.int32),
+        groups=np.array([layer.groups for layer in found.layers], np.int32),
+        count=len(order),
+        batch_size=len(order),
+    )
 
 
-def _put(job: Job, **arrays: NDArray[Any]) -> None:
-    """Point to arrays, and keep them while the job is."""
-    for name, array in arrays.items():
-        kind = POINTERS_TO_ARRAYS[name]
-        if array.dtype != TYPES[kind] or not array.flags.c_contiguous:
-            allowed = f"{TYPES[kind].__name__}, contiguous"
-            raise ValueError(f"{name}: got {array.dtype}, allowed: {allowed}")
-        setattr(job, name, array.ctypes.data_as(kind))
-    job.held = getattr(job, "held", {}) | arrays
-
-
-def _run(name: str, found: Plan, job: Job) -> None:
+def run(name: str, found: Plan, made: Any) -> None:
+    """Call a function of the library with a job, in memory enough for it."""
     loaded = library(found)
-    if job.parameters:
-        job.memory_size = loaded.memory_for(ctypes.byref(job))
-        memory = np.empty(job.memory_size + 64, np.uint8)
-        job.memory = memory.ctypes.data + -memory.ctypes.data % 64
-    getattr(loaded, name)(ctypes.byref(job))
+    if made.parameters:
+        made.memory_size = loaded.memory_for(ctypes.byref(made))
+        memory = np.empty(made.memory_size + 64, np.uint8)
+        made.memory = memory.ctypes.data + -memory.ctypes.data % 64
+    getattr(loaded, name)(ctypes.byref(made))
 
 
 def _flat(found: Plan, weights: Arrays) -> tuple[Floats, Floats]:
@@ -536,7 +546,7 @@ def _is_linear(module: Any, channels: int) -> bool:
 
 
 def _norm(module: Any) -> tuple[int, int, Any]:
-    """What the engine calls a normalization, its number of groups, and the shape it is of."""
+    """Give the engine's name of a normalization, its number of groups, and the shape it is of."""
     if isinstance(module, nn.BatchNorm2d):
         return BATCH, module.num_features, module.num_features
     if isinstance(module, nn.GroupNorm):

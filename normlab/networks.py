@@ -26,7 +26,7 @@ class Architecture(NamedTuple):
     convolutions: tuple[tuple[int, int, int, int], ...]
     """Channels in, channels out, kernel, padding."""
     pools: tuple[int, ...]
-    """After which convolutions, counted from 1, a 2×2 max pool comes."""
+    """After which convolutions, counted from 1, a max pool of 2 by 2 comes."""
 
 
 REFERENCE = Architecture(
@@ -86,9 +86,7 @@ def largest_divisor(number: int, limit: int) -> int:
     return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
 
 
-def build(
-    variant: str, architecture: Architecture = REFERENCE, **setting: object
-) -> nn.Sequential:
+def build(variant: str, architecture: Architecture = REFERENCE, **setting: object) -> nn.Sequential:
     """Build the network of a variant, with the normalization settings that `settings` names.
 
     A setting given as a list has an entry for each convolution.

@@ -252,9 +252,7 @@ def _by_torch(
         sources = augment.source_pixels(affine, positions).long()
         batch = networks.standardize(images[chosen].gather(1, sources))
         target = labels[chosen]
-        with torch.autocast(
-            device.type, torch.bfloat16, enabled=machine.dtype == torch.bfloat16
-        ):
+        with torch.autocast(device.type, torch.bfloat16, enabled=machine.dtype == torch.bfloat16):
             outputs = network(batch)
         loss = nn.functional.cross_entropy(outputs.float(), target)
         network.zero_grad()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from normlab import augment, cluster, mnist, networks, training
-from normlab.training import Data, Machine, Recipe, State
+from normlab.training import Data, Recipe, State
 from stages import checkpoints
 
 SPLIT = Path("data/train")
@@ -31,9 +31,10 @@ def run(title: str, trials: Sequence[Trial], data: Data, kept: Path) -> list[lis
     """
     with cluster.connect(len(trials)) as client:
         recipes = {id(trial.recipe): trial.recipe for trial in trials}
-        machines = dict(
-            zip(recipes, cluster.call(client, _resolve, list(recipes.values())), strict=True)
-        )
+        machines = {
+            key: cluster.call(client, partial(training.resolve, recipe))
+            for key, recipe in recipes.items()
+        }
         names = ", ".join(dict.fromkeys(machine.name for machine in machines.values()))
         tqdm.write(f"{title}: {len(trials)} trials on {names}", sys.stderr)
         steps = {key: partial(training.train_epoch, recipe) for key, recipe in recipes.items()}
@@ -57,10 +58,6 @@ def run(title: str, trials: Sequence[Trial], data: Data, kept: Path) -> list[lis
                 bar.set_postfix_str(f"{where.strip()}: {accuracy}", False)
                 bar.update()
     return [sorted(trial, key=lambda state: state.epoch) for trial in states]
-
-
-def _resolve(recipes: list[Recipe]) -> list[Machine]:
-    return [training.resolve(recipe) for recipe in recipes]
 
 
 def recipe_of(variant: str, value: Callable[[str], Any]) -> Recipe:

@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 
@@ -103,7 +104,7 @@ ANCIENT = {
 
 
 def test_what_libraries_know_of_the_processor_does_not_matter() -> None:
-    found = np.show_config(mode="dicts")["SIMD Extensions"]  # type: ignore[index,call-overload]
+    found = np.show_config(mode="dicts")["SIMD Extensions"]
     features = " ".join(found["found"])
     script = "import tests.test_arithmetic as t; print(*(t.golden(v) for v in t.CASES))"
     done = subprocess.run(
@@ -136,7 +137,7 @@ def arm64(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., None]:
 def test_an_arm64_processor_gives_the_golden_hash(
     variant: str, arm64: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_run", arm64)
+    monkeypatch.setattr(engine, "run", arm64)
     assert golden(variant) == GOLDEN[variant]
 
 
@@ -146,69 +147,9 @@ def test_another_version_of_the_compiler_gives_the_golden_hash(
     kind: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert CLANG
-    monkeypatch.setattr(engine, "_run", harness.runner(tmp_path, kind, [CLANG]))
+    monkeypatch.setattr(engine, "run", harness.runner(tmp_path, kind, [CLANG]))
     for variant in CASES:
         assert golden(variant) == GOLDEN[variant]
-
-
-SANITIZERS = [
-    *("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
-    "-fno-sanitize=alignment",  # rows of registers begin where a multiple of a register does
-]
-
-
-@needs_clang
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-def test_no_step_and_no_prediction_leaves_its_memory(
-    kind: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert CLANG
-    run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
-    monkeypatch.setattr(engine, "_run", run)
-    rng = np.random.default_rng(0)
-    shapes = [networks.REFERENCE, *(random_architecture(rng) for _ in range(4))]
-    for shape in shapes:
-        sizes = (1, 5, 16, 20, 127, 128) if shape is networks.REFERENCE else (5, 20)
-        if kind is compiled.X86_64 and shape is networks.REFERENCE:
-            sizes = (1, 5, 16, 20)  # its sums would take minutes; larger batches are as others
-        for size, (variant, setting) in itertools.product(sizes, SETTINGS):
-            network = networks.build(variant, shape, **setting)
-            networks.initialize(network, rng)
-            weights = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
-            found = plan_of(network, shape.side)
-            images = rng.integers(0, 256, (size, shape.side, shape.side), dtype=np.uint8)
-            labels = rng.integers(0, shape.classes, size, dtype=np.uint8)
-            maps = rng.choice(
-                np.array([np.nan, np.inf, -1e30, 0.5, 1, 3], np.float32), (size, 2, 3)
-            )
-            velocity = {name: np.zeros_like(weights[name]) for name, _ in found.parameters}
-            step = engine.Recipe(size, 0.01, 0.9, True, 0.1)
-            order = rng.permutation(size)
-            engine.train(found, weights, velocity, step, images, labels, order, maps)
-            engine.measure(found, weights, images, labels)
-
-
-SETTINGS: list[tuple[str, dict[str, Any]]] = [
-    ("bn_l1", {}),
-    ("gn", {"gn_groups": 4}),
-    ("ln", {"ln_affine": "elementwise"}),
-    ("ln", {"ln_affine": "channel"}),
-]
-
-
-def random_architecture(rng: np.random.Generator) -> networks.Architecture:
-    side = int(rng.integers(7, 17))
-    layers, pools, channels, here = [], [], 1, side
-    for i in (1, 2, 3):
-        kernel, pad = int(rng.choice([1, 3])), int(rng.integers(2))
-        if (after := here + 2 * pad - kernel + 1) < 2:
-            break
-        layers.append((channels, int(rng.integers(1, 20)), kernel, pad))
-        channels, here = layers[-1][1], after
-        if here >= 4 and rng.integers(2):
-            pools.append(i)
-            here //= 2
-    return networks.Architecture(side, int(rng.integers(2, 12)), tuple(layers), tuple(pools))
 
 
 def operands() -> tuple[np.ndarray, ...]:
@@ -217,6 +158,9 @@ def operands() -> tuple[np.ndarray, ...]:
     triples = np.array(list(itertools.product(signed, repeat=3)), np.float32)
     bits = np.random.default_rng(0).integers(2**32, size=(COUNT // 2, 3), dtype=np.uint32)
     near = np.random.default_rng(1).integers(-(2**24), 2**24, size=(COUNT // 2, 3))
+    # Quiet ones: arithmetic makes no signalling NaN, and what a comparison's select makes of one is
+    # the compiler's.
+    bits[(bits & 0x7FFFFFFF) > 0x7F800000] |= 0x00400000
     both = np.concatenate([triples, bits.view(np.float32), (near / 2**20).astype(np.float32)])
     whole = np.resize(both, (-(-len(both) // 16) * 16, 3))
     return tuple(np.ascontiguousarray(column) for column in whole.T)
@@ -230,13 +174,13 @@ def operate(name: str, run: Callable[..., None]) -> np.ndarray:
             a = np.nan_to_num(a).clip(-(2.0**22) + 1, 2.0**22 - 1)
     else:
         rng = np.random.default_rng(2)
-        x = np.concatenate([-760 * rng.random(COUNT // 2), -rng.random(COUNT // 2) ** 8])
+        x = np.concatenate([-760 * rng.random(COUNT // 2), -(rng.random(COUNT // 2) ** 8)])
         x = -x * 1e3 + 1 if name == "logarithm" else x
         a = np.concatenate([x, [0.0 if number == 11 else 1.0] * 16]).view(np.float32)
         b = c = a
-    job, out = engine.Job(count=len(a), batch_size=number), np.empty_like(a)
-    engine._put(job, velocity=b, statistics=c, logits=out)
-    engine._put(job, parameters=a.copy())
+    out = np.empty_like(a)
+    members = {"parameters": a.copy(), "velocity": b.copy(), "statistics": c.copy(), "logits": out}
+    job = engine.job(count=len(a), batch_size=number, **members)
     run("operate", plan_of(networks.build("bn_l1")), job)
     return out if number < 11 else out.view(np.float64)
 
@@ -251,7 +195,7 @@ def native(kind: Processor) -> Callable[..., None]:
     source = engine.source(plan_of(networks.build("bn_l1")), kind) + harness.OPERATIONS
     library = compiled.load(source, kind)
 
-    def run(name: str, _: engine.Plan, job: engine.Job) -> None:
+    def run(name: str, _: engine.Plan, job: Any) -> None:
         getattr(library, name)(ctypes.byref(job))
 
     return run
@@ -305,9 +249,7 @@ def test_ties_signed_zeros_and_nan_have_one_result() -> None:
     run = native(KINDS[0])
     a, b, c = operands()
     with np.errstate(invalid="ignore"):
-        np.testing.assert_array_equal(
-            bits(operate("larger", run)), bits(np.where(a > b, a, b))
-        )
+        np.testing.assert_array_equal(bits(operate("larger", run)), bits(np.where(a > b, a, b)))
         np.testing.assert_array_equal(
             bits(operate("positive", run)), bits(np.where(a > 0, a, np.float32(0)))
         )
@@ -328,7 +270,7 @@ def test_exponential_and_logarithm_err_by_less_than_a_unit_in_the_last_place(
 ) -> None:
     out = operate(name, native(KINDS[0]))
     rng = np.random.default_rng(2)
-    x = np.concatenate([-760 * rng.random(COUNT // 2), -rng.random(COUNT // 2) ** 8])
+    x = np.concatenate([-760 * rng.random(COUNT // 2), -(rng.random(COUNT // 2) ** 8)])
     x = -x * 1e3 + 1 if name == "logarithm" else x
     worst = Decimal(0)
     with localcontext() as context:
@@ -345,20 +287,26 @@ def test_exponential_and_logarithm_err_by_less_than_a_unit_in_the_last_place(
     assert out[-1] == (1.0 if least == 0 else 0.0)
 
 
-def test_sine_and_cosine_are_near_and_exact_at_quarter_turns() -> None:
-    degrees = np.concatenate([np.linspace(-360, 360, 14_401), [1e-9, 89.999]])
+def test_sine_and_cosine_err_by_no_more_than_they_say() -> None:
+    degrees = np.concatenate([np.linspace(-360, 360, 2_881), [1e-9, 89.999, 1 / 3]])
     sin, cos = augment.sin_cos(degrees)
-    np.testing.assert_allclose(sin, np.sin(np.radians(degrees)), rtol=0, atol=4e-16)
-    np.testing.assert_allclose(cos, np.cos(np.radians(degrees)), rtol=0, atol=4e-16)
+    with mpmath.workdps(30):
+        for x, s, c in zip(degrees, sin, cos, strict=True):
+            radians = mpmath.mpf(float(x)) * mpmath.pi / 180
+            assert abs(float(s) - mpmath.sin(radians)) < 2.3e-16
+            assert abs(float(c) - mpmath.cos(radians)) < 2.3e-16
     assert [float(v) for v in augment.sin_cos(90.0)] == [1, 0]
     assert [float(v) for v in augment.sin_cos(-180.0)] == [0, -1]
 
 
 def test_a_machine_that_computes_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "check", engine.check.__wrapped__)
     recipe = make_recipe()
     training.resolve(recipe)
+    found = plan_of(networks.build("bn_l1"))
+    ctypes.c_int.in_dll(engine.library(found), "checked").value = 0
     monkeypatch.setattr(networks, "STD", 0.3)
     monkeypatch.setattr(networks, "SCALE", 1 / (255 * 0.3))
-    with pytest.raises(Exception, match=r"^engine: this machine computes other numbers \(.*allowed"):
+    with pytest.raises(
+        Exception, match=r"^engine: this machine computes other numbers \(.*allowed"
+    ):
         training.train_epoch(replace(recipe, epochs=1), training.start(recipe, 0), data())

@@ -1,5 +1,6 @@
 import os
 import signal
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,8 @@ def test_a_configured_scheduler_runs_our_code(scheduler: str, noise: Data) -> No
             raise InputError(f"device: got {name}")
 
         ((_, got),) = cluster.iterate(client, [(step, start, 1)], noise)
-        there = cluster.call(client, training.resolve, "cpu", "float32")
+        there = cluster.call(client, partial(training.resolve, recipe))
         with pytest.raises(InputError, match="device: got cold"):
-            cluster.call(client, complain, "cold")
+            cluster.call(client, partial(complain, "cold"))
     assert got.row == expected.row
-    assert there == training.resolve("cpu", "float32")
+    assert there == training.resolve(recipe)

@@ -26,7 +26,8 @@ NATIVE = compiled.processor()
 KINDS = [
     kind
     for kind in (compiled.AVX512, compiled.AVX2, compiled.X86_64, compiled.ARM64)
-    if kind == NATIVE or (NATIVE.name != "arm64" and kind.width < NATIVE.width and kind.registers == 16)
+    if kind == NATIVE
+    or (NATIVE.name != "arm64" and kind.width < NATIVE.width and kind.registers == 16)
 ]
 """What this processor can run: its own kind and those before it."""
 
@@ -68,7 +69,10 @@ def assert_a_step_is_autograds(
     after, gradients, loss, correct = engine.train(
         found,
         *(weights, velocity, engine.Recipe(count, 0.5, 0.0, False, 0.0)),
-        *(images, labels, order, maps),
+        images=images,
+        labels=labels,
+        order=order,
+        maps=maps,
     )
 
     double = network.double().train()
@@ -86,7 +90,9 @@ def assert_a_step_is_autograds(
     assert list(gradients) == list(theirs)
     for name, gradient in gradients.items():
         assert np.abs(gradient - theirs[name]).max() < most * largest, name
-        np.testing.assert_allclose(after[name], weights[name] - np.float32(0.5) * gradient, 1e-6, 1e-8)
+        np.testing.assert_allclose(
+            after[name], weights[name] - np.float32(0.5) * gradient, 1e-6, 1e-8
+        )
     for name, buffer in double.named_buffers():
         np.testing.assert_allclose(after[name], buffer.numpy(), 1e-5, 1e-6)
 
@@ -99,7 +105,8 @@ def source_pixels(maps: np.ndarray, side: int) -> np.ndarray:
         (maps[:, i, :1] * x + maps[:, i, 1:2] * y + maps[:, i, 2:] + centre).clip(-1, side).round()
         for i in (0, 1)
     )
-    return (row * (side + 2) + column + side + 3).astype(np.int64)
+    found: np.ndarray = (row * (side + 2) + column + side + 3).astype(np.int64)
+    return found
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -118,7 +125,6 @@ def test_a_steps_gradients_are_autograds_in_double_precision(
 
 def use(kind: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "processor", lambda: kind)
-    monkeypatch.setattr(engine, "_library", engine._library.__wrapped__)
 
 
 @st.composite
@@ -159,3 +165,79 @@ def test_networks_of_any_shape_have_autograds_gradients(
         use(kind, patch)
         network = make(norm[0], norm[1], seed, architecture)
         assert_a_step_is_autograds(network, count, architecture.side, architecture.classes, 1e-4)
+
+
+@pytest.mark.parametrize(("variant", "setting"), NETWORKS)
+def test_logits_are_pytorchs_and_scores_those_of_the_logits(
+    variant: str, setting: dict[str, Any], noise: Data
+) -> None:
+    network = make(variant, setting, seed=2)
+    found, weights = plan_of(network), arrays(network)
+    ours = engine.logits(found, weights, noise.val_images)
+    theirs = networks.logits(network, torch.from_numpy(noise.val_images))
+    assert ours.shape == (40, 10)
+    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
+
+    loss, accuracy, probabilities = engine.measure(
+        found, weights, noise.val_images, noise.val_labels
+    )
+    logits, labels = torch.from_numpy(ours).double(), torch.from_numpy(noise.val_labels).long()
+    assert (loss, accuracy) == pytest.approx(networks.loss_and_accuracy(logits, labels), rel=1e-12)
+    np.testing.assert_array_equal(probabilities, logits.softmax(1).float().numpy())
+
+
+def test_of_equal_logits_the_first_is_taken() -> None:
+    found = plan_of(networks.build("bn_l1"))
+    logits = np.tile(np.array([0, 2, 1, 2, 0, 0, 0, 0, 0, 0], np.float32), (2, 1))
+    _, correct, _ = engine.score(found, logits, np.array([1, 3], np.uint8))
+    assert correct == 1
+    with pytest.raises(ValueError, match="labels: got 10, allowed: 0 to 9"):
+        engine.score(found, logits, np.array([1, 10], np.uint8))
+
+
+def replaced(name: str, module: nn.Module) -> nn.Sequential:
+    network = networks.build("bn_l1")
+    network.set_submodule(name, module)
+    return network
+
+
+@pytest.mark.parametrize(
+    ("network", "reason"),
+    [
+        (replaced("norm3", nn.RMSNorm([6, 24, 24])), "norm3: RMSNorm"),
+        (replaced("norm3", nn.GroupNorm(2, 6)), "batch norm beside another normalization"),
+        (replaced("norm3", nn.BatchNorm2d(6, eps=1e-3)), "norm3: BatchNorm2d"),
+        (replaced("norm3", nn.BatchNorm2d(6, affine=False)), "norm3: BatchNorm2d"),
+        (replaced("norm3", nn.LayerNorm([24])), "norm3: got 6 channels of 24 pixels"),
+        (replaced("norm3", nn.ReLU()), "norm3: ReLU"),
+        (replaced("relu1", nn.GELU()), "relu1: GELU"),
+        (replaced("conv2", nn.Conv2d(12, 16, 5, bias=False)), "conv2: Conv2d"),
+        (replaced("conv2", nn.Conv2d(12, 16, 3, bias=True)), "conv2: Conv2d"),
+        (replaced("conv2", nn.Conv2d(12, 16, 3, stride=2, bias=False)), "conv2: Conv2d"),
+        (replaced("conv1", nn.Conv2d(3, 12, 3, bias=False)), "conv1: got 1 channels"),
+        (replaced("pool", nn.AvgPool2d(2)), "pool, conv4"),
+        (replaced("pool", nn.MaxPool2d(3)), "pool: MaxPool2d"),
+        (replaced("average", nn.AdaptiveAvgPool2d(2)), "linear: not on a global average"),
+        (replaced("linear", nn.Linear(14, 10, bias=False)), "linear: not on a global average"),
+        (nn.Sequential(nn.Flatten()), "0: where it should end"),
+    ],
+)
+def test_what_the_engine_does_not_know_is_named(network: nn.Sequential, reason: str) -> None:
+    found = engine.plan(network, 28)
+    assert isinstance(found, engine.Unsupported)
+    assert found.reason.startswith(reason)
+    assert not engine.supports(network, 28)
+    assert engine.supports(networks.build("bn_l1"), 28)
+
+
+@settings(max_examples=200)
+@given(st.integers(1, 40), st.integers(1, 120), st.sampled_from([16, 32]))
+def test_tiles_fit_the_registers_and_the_text_of_the_engine(
+    channels: int, values: int, registers: int
+) -> None:
+    c, n = engine.tile(channels, values, registers)
+    assert 1 <= c <= channels
+    assert 1 <= n <= values
+    assert c * n + n + 1 <= registers <= 32
+    for kernel in (1, 3):
+        assert engine.weights_tile(channels, kernel, registers) * kernel < registers

@@ -1,17 +1,18 @@
 """What stages do with files: atomic writes, checkpoints."""
 
+import itertools
 import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
-from normlab import engine, training
-from normlab.training import Data
+from normlab import training
+from normlab.training import Data, State
 from stages import checkpoints, files, inputs
 from tests.conftest import make_recipe
+from tests.test_engine import KINDS, use
 from tests.test_training import equal
 
 
@@ -61,7 +62,7 @@ def test_tables_are_read_as_written(tmp_path: Path) -> None:
 
 def test_an_interrupted_trial_goes_on_to_the_same_end(tmp_path: Path, noise: Data) -> None:
     recipe = make_recipe(epochs=3)
-    folder = checkpoints.folder(tmp_path, recipe, noise, "cpu, torch.float32")
+    folder = checkpoints.folder(tmp_path, recipe, noise, "engine")
     state = training.start(recipe, 4)
     uninterrupted = []
     for _ in range(3):
@@ -76,20 +77,36 @@ def test_an_interrupted_trial_goes_on_to_the_same_end(tmp_path: Path, noise: Dat
     assert checkpoints.load_states(folder, 5, 3) == []
 
 
-def test_checkpoints_of_anything_else_are_not_used(
-    tmp_path: Path, noise: Data, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_checkpoints_of_anything_else_are_not_used(tmp_path: Path, noise: Data) -> None:
     recipe = make_recipe()
     image = noise.train_images.copy()
     image[0, 0, 0] ^= 1
     folders = {
-        checkpoints.folder(tmp_path, recipe, noise, "cpu"),
-        checkpoints.folder(tmp_path, replace(recipe, lr=0.01), noise, "cpu"),
-        checkpoints.folder(tmp_path, recipe, noise._replace(train_images=image), "cpu"),
+        checkpoints.folder(tmp_path, recipe, noise, "engine 1"),
+        checkpoints.folder(tmp_path, replace(recipe, lr=0.01), noise, "engine 1"),
+        checkpoints.folder(tmp_path, recipe, noise._replace(train_images=image), "engine 1"),
+        checkpoints.folder(tmp_path, recipe, noise, "engine 2"),
         checkpoints.folder(tmp_path, recipe, noise, "cuda"),
     }
-    assert len(folders) == 4
-    assert checkpoints.folder(tmp_path, make_recipe(), noise, "cpu") in folders
-    assert np.array_equal(noise.train_images[1:], image[1:])
-    monkeypatch.setattr(engine, "SOURCE", engine.SOURCE + " ")
-    assert checkpoints.folder(tmp_path, recipe, noise, "cpu") not in folders
+    assert len(folders) == 5
+    assert checkpoints.folder(tmp_path, make_recipe(), noise, "engine 1") in folders
+
+
+def test_checkpoints_may_move_between_kinds_of_processor(
+    tmp_path: Path, noise: Data, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = make_recipe()
+    states: list[State] = []
+    folders = set()
+    for kind in KINDS:
+        use(kind, monkeypatch)
+        machine = training.resolve(recipe)
+        assert kind.name in machine.name
+        folders.add(checkpoints.folder(tmp_path, recipe, noise, machine.arithmetic))
+        state = states[-1] if states else training.start(recipe, 0)
+        if len(states) < recipe.epochs:
+            states.append(training.train_epoch(recipe, state, noise))
+    assert len(folders) == 1
+    use(KINDS[0], monkeypatch)
+    for state, after in itertools.pairwise([training.start(recipe, 0), *states]):
+        assert equal(training.train_epoch(recipe, state, noise), after)

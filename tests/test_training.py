@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from normlab import augment, engine, networks, training
+from normlab import augment, compiled, engine, networks, training
 from normlab.errors import InputError
 from normlab.training import Data, State
 from tests.conftest import VARIANTS, make_recipe
@@ -57,7 +57,7 @@ def test_an_epoch_is_the_plain_one_last_partial_batch_included(
     theirs = plain_epoch(variant, start, noise).state_dict()
 
     by_engine = training.train_epoch(make_recipe(variant), start, noise).weights
-    monkeypatch.setattr(engine, "fits", lambda _: False)
+    without_engine(monkeypatch)
     by_torch = training.train_epoch(make_recipe(variant), start, noise).weights
 
     for name, tensor in theirs.items():
@@ -66,6 +66,10 @@ def test_an_epoch_is_the_plain_one_last_partial_batch_included(
     learned = [theirs[name].numpy() - start.weights[name] for name in by_engine]
     apart = [theirs[name].numpy() - array for name, array in by_engine.items()]
     assert norm(apart) < 0.03 * norm(learned)
+
+
+def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "plan", lambda *_: engine.Unsupported("what it is told not to"))
 
 
 def norm(arrays: list[np.ndarray]) -> float:
@@ -87,7 +91,8 @@ def test_the_l1_gradient_is_autograds() -> None:
     assert len(ours) == len(parameters)
     for gradient, parameter in zip(ours, parameters, strict=True):
         torch.testing.assert_close(gradient, parameter.grad)
-    assert training.l1_norm(parameters) * 0.01 == pytest.approx(penalty.item(), rel=1e-5)
+    arrays = [p.detach().numpy() for p in parameters]
+    assert training.l1_norm(arrays) * 0.01 == pytest.approx(penalty.item(), rel=1e-5)
 
 
 def test_the_penalty_is_a_column_of_its_own(noise: Data) -> None:
@@ -96,7 +101,7 @@ def test_the_penalty_is_a_column_of_its_own(noise: Data) -> None:
     without = training.train_epoch(
         make_recipe("gn"), training.start(make_recipe("gn"), 0), noise
     ).row
-    assert list(row) == [*without, "l1_penalty"]
+    assert list(row) == [*list(without)[:-1], "l1_penalty", "weights"]
     assert row["l1_penalty"] > 0
 
 
@@ -157,22 +162,44 @@ def test_divergence_names_variant_seed_epoch_and_cause(noise: Data) -> None:
 
 
 def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    def resolved(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
+        return training.resolve(make_recipe(device=device, precision=precision))[:2]
+
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"^device: got cuda, .* allowed: auto or cpu$"):
-        training.resolve("cuda", "auto")
+        resolved("cuda", "auto")
     cpu = torch.device("cpu")
-    assert training.resolve("auto", "float32") == (cpu, torch.float32)
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    assert training.resolve("auto", "auto") == (cpu, torch.float32)
+    assert resolved("auto", "float32") == (cpu, torch.float32)
+    found = torch.cpu.get_capabilities()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**found, "avx512_bf16": False})
+    assert resolved("auto", "auto") == (cpu, torch.float32)
     with pytest.raises(InputError, match=r"^precision: got bfloat16, .* auto or float32$"):
-        training.resolve("cpu", "bfloat16")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    assert training.resolve("auto", "auto") == (cpu, torch.float32)
-    assert training.resolve("auto", "bfloat16") == (cpu, torch.bfloat16)
+        resolved("cpu", "bfloat16")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**found, "avx512_bf16": True})
+    assert resolved("auto", "auto") == (cpu, torch.float32)
+    assert resolved("auto", "bfloat16") == (cpu, torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
-    assert training.resolve("auto", "auto") == (torch.device("cuda"), torch.float32)
-    assert training.resolve("cpu", "auto") == (cpu, torch.float32)
+    assert resolved("auto", "auto") == (torch.device("cuda"), torch.float32)
+    assert resolved("cpu", "auto") == (cpu, torch.float32)
+
+
+def test_what_is_outside_the_promise_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = training.resolve(make_recipe())
+    assert ours.name == f"cpu, float32, the engine for {compiled.processor().name}"
+    assert ours.arithmetic == f"engine {engine.ARITHMETIC}"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
+    assert training.resolve(make_recipe()) == ours
+    gpu = training.resolve(make_recipe(device="auto", precision="auto"))
+    assert gpu.name == "cuda, bfloat16, PyTorch: results belong to this machine"
+    assert gpu.arithmetic == f"cuda, bfloat16, PyTorch {torch.__version__}"
+    monkeypatch.setitem(networks.NORMALIZATIONS, "rms", lambda _, side: nn.RMSNorm([side]))
+    rms = training.resolve(replace(make_recipe("gn"), variant="rms", settings={}))
+    assert rms.name.startswith(
+        "cpu, float32, PyTorch, since the engine does not know norm1: RMSNorm"
+    )
+    assert (rms.plan, rms.name.endswith(": results belong to this machine")) == (None, True)
 
 
 class Reads(TorchDispatchMode):
@@ -189,7 +216,7 @@ class Reads(TorchDispatchMode):
 def test_pytorchs_steps_never_wait_for_the_device(
     variant: str, noise: Data, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "fits", lambda network: False)  # noqa: ARG005
+    without_engine(monkeypatch)
     counts = []
     for batch_size in (50, 5):
         recipe = make_recipe(variant, batch_size=batch_size)
