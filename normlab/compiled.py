@@ -25,7 +25,7 @@ from normlab.errors import InputError
 
 FLAGS = (
     *("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"),
-    *("-ffreestanding", "-nostdlib", "-fPIC", "-shared"),
+    *("-ffreestanding", "-nostdlib", "-fPIC", "-shared", "-g0"),
 )
 SECONDS = 600
 """Until a compiler that does not return is given up: emulated, it may take minutes."""

@@ -143,6 +143,19 @@ class Recipe(NamedTuple):
     l1: float
 
 
+class Examples(NamedTuple):
+    """What an epoch learns from."""
+
+    images: NDArray[np.uint8]
+    """(n, side, side)."""
+    labels: NDArray[np.uint8]
+    """(n,)."""
+    order: NDArray[np.int64]
+    """(m,): which of them, in this order."""
+    maps: Floats
+    """(m, 2, 3), from `augment.draw`."""
+
+
 def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
     """Read a network's layers; what the engine does not know is named.
 
@@ -184,7 +197,8 @@ def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
     if not layers or tuple(type(module) for _, module in modules) != ends:
         names = ", ".join(name for name, _ in modules) or "nothing"
         return Unsupported(f"{names}: where it should end with average, flatten and linear layer")
-    average, _, linear = (module for _, module in modules)
+    average, linear = modules[0][1], modules[2][1]
+    assert isinstance(linear, nn.Linear)
     if average.output_size not in (1, (1, 1)) or not _is_linear(linear, channels):
         return Unsupported(f"{modules[2][0]}: not on a global average")
     if len({layer.norm == BATCH for layer in layers}) > 1:
@@ -200,14 +214,7 @@ def supports(network: nn.Sequential, side: int) -> bool:
 
 
 def train(
-    found: Plan,
-    weights: Arrays,
-    velocity: Arrays,
-    recipe: Recipe,
-    images: NDArray[np.uint8],
-    labels: NDArray[np.uint8],
-    order: NDArray[np.int64],
-    maps: Floats,
+    found: Plan, weights: Arrays, velocity: Arrays, recipe: Recipe, examples: Examples
 ) -> tuple[Arrays, Arrays, float, int]:
     """Train for an epoch: a step for every `recipe.batch_size` images, the last with what is left.
 
@@ -215,12 +222,6 @@ def train(
     ----------
     weights, velocity
         By name, as in PyTorch's `state_dict`: all of the network's, and of the parameters alone.
-    images, labels
-        (n, side, side) uint8 and (n,) uint8.
-    order
-        (m,) int64: which of them, in this order.
-    maps
-        (m, 2, 3) float32 from `augment.draw`.
 
     Returns
     -------
@@ -234,6 +235,7 @@ def train(
     """
     parameters, buffers = _flat(found, weights)
     speed = np.concatenate([velocity[name].ravel() for name, _ in found.parameters])
+    images, labels, order, maps = examples
     made = _job(found, augment.pad(images), order, parameters, buffers)
     put(made, labels=_checked(labels, found), maps=maps, velocity=speed)
     put(made, **recipe._asdict())
@@ -333,11 +335,8 @@ def known_answer() -> str:
         assert isinstance(found, Plan)
         velocity = {name: np.zeros_like(weights[name]) for name, _ in found.parameters}
         maps = augment.draw(rng, count, augment.Ranges(10, 0.1, (0.8, 1.2), 8))
-        after = train(
-            found,
-            *(weights, velocity, Recipe(8, 0.1, 0.9, True, 1e-4)),
-            *(images, labels, rng.permutation(count), maps),
-        )
+        examples = Examples(images, labels, rng.permutation(count), maps)
+        after = train(found, weights, velocity, Recipe(8, 0.1, 0.9, True, 1e-4), examples)
         digest.update(f"{after[2:]} {measure(found, after[0], images, labels)[:2]}".encode())
         digest.update(f"{fingerprint(after[0])} {fingerprint(after[1])}".encode())
     return digest.hexdigest()[:16]
@@ -541,7 +540,7 @@ def _knows_pool(module: nn.Module, side: int) -> str | None:
     return None if known else f"{module} of {side} pixels' side, allowed: 2 by 2"
 
 
-def _is_linear(module: Any, channels: int) -> bool:
+def _is_linear(module: nn.Linear, channels: int) -> bool:
     return module.in_features == channels and module.bias is not None
 
 

@@ -169,7 +169,7 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
             f"{recipe.variant}, seed {state.seed}, epoch {epoch}: the loss is no longer finite; "
             f"most likely the learning rate is too high (lr is {recipe.lr:g})"
         )
-    row = {
+    row: dict[str, Any] = {
         "seed": state.seed,
         "epoch": epoch,
         "lr": lr,
@@ -209,10 +209,9 @@ def _by_engine(
     step = engine.Recipe(
         recipe.batch_size, lr, recipe.momentum, recipe.nesterov, recipe.l1_lambda or 0.0
     )
+    examples = engine.Examples(data.train_images, data.train_labels, order, maps)
     weights, momentum, loss, correct = engine.train(
-        machine.plan,
-        *(state.weights, state.momentum, step),
-        *(data.train_images, data.train_labels, order, maps),
+        machine.plan, state.weights, state.momentum, step, examples
     )
     val_loss, val_accuracy, _ = engine.measure(
         machine.plan, weights, data.val_images, data.val_labels

@@ -35,7 +35,15 @@ def runner(
             f"{text}\n#define ARRAYS {len(ARRAYS)}\n"
             f"#define EACH_ARRAY(DO) {each}\n{OPERATIONS}{(HERE / 'harness.c').read_text()}"
         )
-        command = [*compiler, *kind.flags, *FLAGS, "-Wno-psabi", source, "-o", built]
+        command: list[str | Path] = [
+            *compiler,
+            *kind.flags,
+            *FLAGS,
+            "-Wno-psabi",
+            source,
+            "-o",
+            built,
+        ]
         subprocess.run(command, check=True)
         return built
 

@@ -66,14 +66,9 @@ def assert_a_step_is_autograds(
     maps = augment.draw(rng, count, RANGES)
     found, weights = plan_of(network, side), arrays(network)
     velocity = {name: np.zeros(p.shape, np.float32) for name, p in network.named_parameters()}
-    after, gradients, loss, correct = engine.train(
-        found,
-        *(weights, velocity, engine.Recipe(count, 0.5, 0.0, False, 0.0)),
-        images=images,
-        labels=labels,
-        order=order,
-        maps=maps,
-    )
+    step = engine.Recipe(count, 0.5, 0.0, False, 0.0)
+    examples = engine.Examples(images, labels, order, maps)
+    after, gradients, loss, correct = engine.train(found, weights, velocity, step, examples)
 
     double = network.double().train()
     sources = source_pixels(maps, side)

@@ -44,8 +44,8 @@ def test_no_step_and_no_prediction_leaves_its_memory(
             )
             velocity = {name: np.zeros_like(weights[name]) for name, _ in found.parameters}
             step = engine.Recipe(size, 0.01, 0.9, True, 0.1)
-            order = rng.permutation(size)
-            engine.train(found, weights, velocity, step, images, labels, order, maps)
+            examples = engine.Examples(images, labels, rng.permutation(size), maps)
+            engine.train(found, weights, velocity, step, examples)
             engine.measure(found, weights, images, labels)
 
 
@@ -59,7 +59,9 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 
 def random_architecture(rng: np.random.Generator) -> networks.Architecture:
     side = int(rng.integers(7, 17))
-    layers, pools, channels, here = [], [], 1, side
+    layers: list[tuple[int, int, int, int]] = []
+    pools: list[int] = []
+    channels, here = 1, side
     for i in (1, 2, 3):
         kernel, pad = int(rng.choice([1, 3])), int(rng.integers(2))
         if (after := here + 2 * pad - kernel + 1) < 2:
