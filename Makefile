@@ -1,9 +1,10 @@
-# Set-up happens once and again only when requirements.lock changes.
+# Set-up happens once and again only when a lock file changes.
 PYTHON ?= python3
 BASE ?= main
 
 BIN := .venv/bin
 STAMP := .venv/installed
+DEV_STAMP := .venv/installed-dev
 
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -13,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## Create .venv with the locked dependencies
+install: $(STAMP)  ## Create .venv with what the pipeline needs, as locked
 
 $(STAMP): requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info < (3, 11) and \
@@ -22,6 +23,10 @@ $(STAMP): requirements.lock
 	sed -n '/^uv==/,/^ *# via/p' requirements.lock > .venv/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@touch $@
+
+$(DEV_STAMP): requirements-dev.lock $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@touch $@
 
 repro: install  ## Run the pipeline: whatever changed since the last run
@@ -34,10 +39,10 @@ report: install  ## Bring everything up to date, write the report and the README
 	$(BIN)/dvc repro reports/dvc.yaml
 	$(BIN)/python -m stages.headline
 
-test: install  ## Run all tests
+test: $(DEV_STAMP)  ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
-lint: install  ## Check style, format and types
+lint: $(DEV_STAMP)  ## Check style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -46,11 +51,13 @@ bench: install  ## Measure training's speed and print the tables
 	$(BIN)/dvc repro --quiet download
 	$(BIN)/python -m benchmarks.bench
 
-lock:  ## Resolve the newest versions that pyproject.toml allows into requirements.lock
+lock: COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --generate-hashes --no-header
+lock:  ## Resolve the newest versions that pyproject.toml allows into the lock files
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
-	  --no-header --group dev --output-file requirements.lock pyproject.toml
+	$(COMPILE) --group install --output-file requirements.lock pyproject.toml
+	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
 
 ci-report: install  ## Print, as Markdown, how parameters and metrics differ from BASE (main)
 	@printf '## Parameters, against %s\n\n' '$(BASE)'

@@ -4,6 +4,7 @@ All ways are measured in turn, several times over, and compared by their ratios:
 machine does then meets all of them alike.
 """
 
+import logging
 import statistics
 import tempfile
 import time
@@ -19,7 +20,6 @@ from dask.system import CPU_COUNT
 from distributed import Client
 from torch import nn
 from torch.utils.data import DataLoader, Subset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import datasets, transforms
 from tqdm import tqdm
 
@@ -212,6 +212,10 @@ def matrix_peak(precision: str) -> float:
 
 def flops(recipe: Recipe) -> float:
     """Operations of a training step an image, as PyTorch counts them."""
+    # At import it warns that it cannot count the kernels of triton, of which there are none.
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from torch.utils.flop_counter import FlopCounterMode
+
     network = networks.build(recipe.variant, **recipe.settings)
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 28, 28)).sum().backward()

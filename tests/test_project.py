@@ -5,7 +5,10 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,9 @@ STAGES = {
     for pipeline in PIPELINES
     for name, stage in YAML(typ="safe").load(ROOT / pipeline)["stages"].items()
 }
+LOCKS = ["requirements.lock", "requirements-dev.lock"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS = PROJECT["dependency-groups"]
 STUDIES = ["groups", "l1", "layer_norm", "batch_size", "replication"]
 
 
@@ -35,21 +41,24 @@ def own_module(name: str) -> str | None:
     return None
 
 
-@cache
-def imports(path: str) -> frozenset[str]:
-    """Our own files that a file imports, at its top or inside a function."""
+def imported(path: Path) -> set[str]:
+    """Modules, and names in them, that a file imports, at its top or inside a function."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.module
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        parents = [".".join(name.split(".")[:i]) for name in names for i in range(1, 9)]
-        found |= {file for name in parents if (file := own_module(name))}
-    return frozenset(found)
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@cache
+def imports(path: str) -> frozenset[str]:
+    """Our own files that a file imports."""
+    names = [name.split(".") for name in imported(ROOT / path)]
+    parents = {".".join(parts[:i]) for parts in names for i in range(1, 9)}
+    return frozenset(file for name in parents if (file := own_module(name)))
 
 
 def closure(path: str) -> set[str]:
@@ -176,12 +185,67 @@ def test_a_readme_without_marks_is_refused_and_left_as_it_is(
     assert (tmp_path / "README.md").read_text() == made
 
 
-def test_the_lock_file_of_requirements_is_hashed_and_names_no_host() -> None:
-    text = (ROOT / "requirements.lock").read_text()
+def packages(requirements: Iterable[str]) -> set[str]:
+    """Names of packages, spelt as the index spells them."""
+    names = (re.match(r"[\w.-]+", requirement) for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name}
+
+
+def pins(lock: str) -> set[str]:
+    """`name==version` of all that a lock file holds with at least one hash."""
+    pin = r"^([a-z0-9-]+==\S+)(?: ; .*)? \\\n    --hash=sha256:[0-9a-f]{64}\b"
+    return set(re.findall(pin, (ROOT / lock).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_file_is_hashed_and_names_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
     assert "://" not in text
-    pins = re.findall(r"^([a-z0-9-]+)==.*?((?:\n    --hash=sha256:[0-9a-f]{64}.*)+)", text, re.M)
-    assert len(pins) == len(re.findall(r"^\S", text, re.M)) - len(re.findall(r"^#", text, re.M))
-    assert {"torch", "torchvision", "dvc", "uv"} <= {name for name, _ in pins}
+    assert set(re.findall(r"^\S+", text, re.MULTILINE)) == pins(lock)
+
+
+def test_the_lock_files_hold_what_the_project_names_and_agree() -> None:
+    runs, develops = (pins(lock) for lock in LOCKS)
+    assert packages(PROJECT["project"]["dependencies"] + GROUPS["install"]) <= packages(runs)
+    assert packages(GROUPS["dev"]) <= packages(develops)
+    assert {"mypy", "playwright", "pytest", "ruff"} & packages(runs) == set()
+    shared = {pin for pin in develops if packages([pin]) <= packages(runs)}
+    assert "numpy" in packages(shared)
+    assert shared <= runs
+
+
+@pytest.mark.parametrize(
+    ("folders", "extra"),
+    [(["benchmarks", "normlab", "stages"], []), (["tests"], GROUPS["dev"])],
+    ids=["run", "test"],
+)
+def test_what_the_code_imports_the_project_names(folders: list[str], extra: list[str]) -> None:
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    modules = {name.split(".")[0] for file in files for name in imported(file)}
+    foreign = {m for m in modules - sys.stdlib_module_names if not (ROOT / m).is_dir()}
+    assert "torch" in foreign
+    named = packages(PROJECT["project"]["dependencies"] + extra)
+    homes = packages_distributions()
+    assert {m for m in foreign if not packages(homes.get(m, [])) & named} == set()
+
+
+def test_torch_trains_without_triton_which_the_lock_leaves_out() -> None:
+    assert "triton" not in packages(pins(LOCKS[0]) | pins(LOCKS[1]))
+    script = """
+import importlib.util, torch, torchvision
+from torchvision.transforms import functional
+from normlab import networks
+assert importlib.util.find_spec("triton") is None, "triton is installed"
+network = networks.build("bn_l1").train()
+before = [p.clone() for p in network.parameters()]
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+pixels = functional.affine(torch.rand(8, 1, 28, 28), 5, [1, 1], 0.9, [3])
+torch.nn.functional.cross_entropy(network(pixels), torch.arange(8)).backward()
+optimizer.step()
+assert not any(torch.equal(*pair) for pair in zip(before, network.parameters()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_actions_are_pinned_by_commit() -> None:
