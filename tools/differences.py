@@ -24,7 +24,7 @@ from stages import inputs
 # Another rasterizer gives letters and lines other edges, which goes away in the mean of a square;
 # a mark that is missing or elsewhere does not.
 SQUARE = 16  # pixels
-TOLERANCE = 16  # of 255, for the mean of red, green and blue each
+TOLERANCE = 24  # of 255, for the mean of red, green and blue each
 
 TRIAL = ("setting", "variant", "seed", "epoch")
 PAGE_PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
