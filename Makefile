@@ -9,7 +9,7 @@ DEV_STAMP := .venv/installed-dev
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro studies report test lint bench lock ci-report
+.PHONY: help install repro studies report verify receipt test lint bench lock ci-report
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,6 +39,12 @@ report: install  ## Bring everything up to date, write the report and the README
 	$(BIN)/dvc repro reports/dvc.yaml
 	$(BIN)/python -m stages.headline
 
+verify: install  ## Rebuild elsewhere and compare: BUDGET=small in seconds, PIPELINE=studies all of it
+	@$(BIN)/python -m tools.verify $(PIPELINE) $(BUDGET)
+
+receipt: install  ## Write what `make verify BUDGET=small` compares with
+	@$(BIN)/python -m tools.verify small --write
+
 test: $(DEV_STAMP)  ## Run all tests
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
@@ -61,6 +67,11 @@ lock:  ## Resolve the newest versions that pyproject.toml allows into the lock f
 
 ci-report: install  ## Print, as Markdown, how parameters and metrics differ from BASE (main)
 	@printf '## Parameters, against %s\n\n' '$(BASE)'
-	@$(BIN)/dvc params diff --md '$(BASE)'
+	@$(call table,params)
 	@printf '\n## Metrics, against %s\n\n' '$(BASE)'
-	@$(BIN)/dvc metrics diff --md '$(BASE)'
+	@$(call table,metrics)
+
+# Where nothing has changed, DVC prints the two lines of a table's head, or nothing at all.
+table = rows=$$($(BIN)/dvc $(1) diff --md '$(BASE)') && \
+  if [ "$$(printf '%s\n' "$$rows" | grep -c '^|')" -gt 2 ]; then printf '%s\n' "$$rows"; \
+  else echo 'no change'; fi

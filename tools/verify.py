@@ -1,0 +1,301 @@
+"""Does this machine compute what is committed? Run it all again, elsewhere, and compare.
+
+    python -m tools.verify            the pipeline, against dvc.lock
+    python -m tools.verify studies    the same, the studies and the report, against all lock files
+    python -m tools.verify small      the pipeline with a budget of seconds, against a receipt
+
+What is run is a copy, in a temporary folder, of the files that Git knows or would add, as they are
+here: without uncommitted changes, that is the last commit. No output is copied, and DVC's cache
+there is its own and empty, so nothing can come from an earlier run. Every output gets a line on
+standard output; progress goes to standard error. The exit code is 1 if an output differs.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+
+from normlab import mnist
+from normlab.errors import InputError, reported
+from normlab.params import mapping
+from stages import files, inputs
+from tools.differences import content_hash, difference, dvc_md5, json_difference, table_difference
+
+ROOT = Path(__file__).resolve().parent.parent
+PIPELINES = {
+    "pipeline": ("dvc.yaml",),
+    # Whatever the last one needs is run for it.
+    "studies": ("dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"),
+}
+PARAMS = Path("params.yaml")
+RECEIPT = Path("tests/receipt.json")
+RECEIPT_KEYS = {"parameters", "budget", "histories", "outputs"}
+HISTORIES = "reports/history/"
+# The last batch of an epoch is partial, and neither it nor the validation images fill all lanes.
+BUDGET: dict[str, Any] = {"seeds": [0, 1], "epochs": 2, "train_size": 1001, "val_size": 499}
+# Figures are left out: their fonts and rasterizers are not ours.
+LAST_STAGE = "evaluate"
+
+
+class Line(NamedTuple):
+    """What is said of an output: `same`, `same picture` or `differs`; its path; where, how much."""
+
+    verdict: str
+    path: str
+    detail: str
+
+
+def main() -> None:
+    """Run what the command line asks for; exit with 1 if anything differs."""
+    parser = argparse.ArgumentParser(prog="tools.verify", description=__doc__.partition("\n")[0])
+    parser.add_argument("what", nargs="?", choices=[*PIPELINES, "small"], default="pipeline")
+    parser.add_argument("--write", action="store_true", help=f"small: write {RECEIPT} instead")
+    arguments = parser.parse_args()
+    if arguments.write and arguments.what != "small":
+        parser.error("--write: allowed with small only")
+    if arguments.write:
+        receipt = run_small(ROOT)
+        files.write(ROOT / RECEIPT, (json.dumps(receipt, indent=2) + "\n").encode())
+        print(f"{RECEIPT}: written")
+        return
+    lines = verify_small(ROOT) if arguments.what == "small" else verify(ROOT, arguments.what)
+    for line in lines:
+        print(f"{line.verdict:<12}  {line.path}  {line.detail}")
+    print(closing(lines))
+    sys.exit(any(line.verdict == "differs" for line in lines))
+
+
+def verify(root: Path, what: str) -> list[Line]:
+    """Rebuild a key of `PIPELINES` and compare its outputs with the lock files in `root`."""
+    pipelines = PIPELINES[what]
+    committed = [locked(root, pipeline) for pipeline in pipelines]
+    with copied(root) as clone:
+        reproduce(clone, pipelines[-1])
+        rebuilt = [locked(clone, pipeline) for pipeline in pipelines]
+        for change in changes(committed, rebuilt):
+            print(f"{'changed':<12}  {change}")
+        old, new = outputs(committed), outputs(rebuilt)
+        return [
+            compared(path, old.get(path), new.get(path), root / path, clone / path)
+            for path in dict.fromkeys([*old, *new])
+        ]
+
+
+def verify_small(root: Path) -> list[Line]:
+    """Rebuild with the small budget and compare with the receipt.
+
+    Raises
+    ------
+    InputError
+        If the receipt is of other parameters: nothing could be compared with it.
+    """
+    receipt = inputs.metrics(root / RECEIPT)
+    if set(receipt) != RECEIPT_KEYS:
+        raise InputError(
+            f"{RECEIPT}: got {', '.join(receipt)}, allowed: what `make receipt` writes"
+        )
+    here = {"parameters": mapping(root / PARAMS), "budget": BUDGET}
+    if other := json_difference({key: receipt[key] for key in here}, here, second="here"):
+        raise InputError(f"{RECEIPT}: is of other parameters: {other}; `make receipt` writes anew")
+    return receipt_lines(receipt, run_small(root))
+
+
+def run_small(root: Path) -> dict[str, Any]:
+    """Run the pipeline with the small budget; return a receipt of it.
+
+    Returns
+    -------
+    dict
+        `parameters` and `budget`: what was run. `histories`: the lines of each history.
+        `outputs`: a SHA-256 of every other output, of each file if it is a folder; of tensors, not
+        of the file that holds them.
+    """
+    with copied(root) as clone:
+        yaml = YAML()
+        values = yaml.load(clone / PARAMS)
+        values.update(BUDGET)
+        yaml.dump(values, clone / PARAMS)
+        reproduce(clone, LAST_STAGE)
+        made = sorted(outputs([locked(clone, "dvc.yaml")]))
+        histories = [path for path in made if path.startswith(HISTORIES)]
+        return {
+            "parameters": mapping(root / PARAMS),
+            "budget": BUDGET,
+            "histories": {p: inputs.text(clone / p).splitlines() for p in histories},
+            "outputs": {p: content_hash(clone / p) for p in made if p not in histories},
+        }
+
+
+@contextmanager
+def copied(root: Path) -> Iterator[Path]:
+    """Copy the project into a temporary folder, without outputs and with an empty cache."""
+    changed = git(root, "status", "--porcelain").splitlines()
+    if changed:
+        print(f"verified with {len(changed)} uncommitted changes, as here", file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="normlab-verify-") as scratch:
+        clone = Path(scratch)
+        listed = git(root, "ls-files", "-coz", "--exclude-standard").split("\0")
+        for name in sorted(set(listed)):
+            if (root / name).is_file():
+                (clone / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(root / name, clone / name)
+        pipelines = [name for name in PIPELINES["studies"] if lock(clone, name).exists()]
+        for path in outputs([locked(clone, pipeline) for pipeline in pipelines]):
+            made = clone / path
+            shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
+        for pipeline in pipelines:
+            lock(clone, pipeline).unlink()
+        git(clone, "init", "--quiet")
+        # A cache that this user shares between projects is not to be asked.
+        (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
+        (clone / ".venv").symlink_to(sys.prefix)
+        place_data(root, clone / "data/incoming")
+        yield clone
+
+
+def place_data(root: Path, incoming: Path) -> None:
+    """Link the data files that are here to where `download` finds, and checks, them."""
+    incoming.mkdir(parents=True)
+    for folder in ("data/incoming", "data/train", "data/test"):
+        for name in mnist.FILES:
+            for file in (root / folder / name, root / folder / f"{name}.gz"):
+                if file.is_file() and not (incoming / file.name).exists():
+                    (incoming / file.name).symlink_to(file.resolve())
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Return what a Git command says."""
+    done = subprocess.run(  # noqa: S603  every word of the command is ours
+        ["git", *arguments],  # noqa: S607
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise InputError(f"{folder}: git {arguments[0]}: {' '.join(done.stderr.split())}")
+    return done.stdout
+
+
+def reproduce(clone: Path, target: str) -> None:
+    """Run `dvc repro` for real."""
+    command = [sys.executable, "-m", "dvc", "repro", "--force", target]
+    process = subprocess.Popen(command, cwd=clone, stdout=sys.stderr)  # noqa: S603
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        process.wait()  # Ctrl-C went to it as well, and it still writes below `clone`.
+        raise
+    if status:
+        raise InputError(f"dvc repro {target}: ended with status {status}, its reason is above")
+
+
+def lock(root: Path, pipeline: str) -> Path:
+    """Where DVC keeps the lock of a `dvc.yaml`."""
+    return (root / pipeline).with_suffix(".lock")
+
+
+def locked(root: Path, pipeline: str) -> dict[str, Any]:
+    """Read what a lock file says of each stage, in the order of the `dvc.yaml` beside it.
+
+    DVC adds stages in the order in which they end.
+    """
+    stages = mapping(lock(root, pipeline))["stages"]
+    return {name: stages[name] for name in mapping(root / pipeline)["stages"] if name in stages}
+
+
+def outputs(locks: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """MD5 of every output by its path."""
+    stages = [stage for one in locks for stage in one.values()]
+    return {out["path"]: out["md5"] for stage in stages for out in stage["outs"]}
+
+
+def changes(
+    committed: Sequence[Mapping[str, Any]], rebuilt: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    """Name the code and the parameters that are not those of the lock: a cause of differences."""
+    made = {*outputs(committed), *outputs(rebuilt)}
+    found: dict[str, None] = {}
+    for old_lock, new_lock in zip(committed, rebuilt, strict=True):
+        for name in old_lock.keys() & new_lock.keys():
+            old, new = old_lock[name], new_lock[name]
+            before = {dep["path"]: dep["md5"] for dep in old.get("deps", [])}
+            for dep in new.get("deps", []):
+                path = dep["path"]
+                ours = path not in made and not path.endswith("dvc.lock")
+                if ours and before.get(path) != dep["md5"]:
+                    found[f"{path}  is not that of the lock"] = None
+            for file, values in new.get("params", {}).items():
+                known = old.get("params", {}).get(file, {})
+                for key, value in values.items():
+                    if key not in known or known[key] != value:
+                        found[f"{file}  {key} {known.get(key)}, here {value}"] = None
+    return sorted(found)
+
+
+def compared(path: str, old: str | None, new: str | None, committed: Path, rebuilt: Path) -> Line:
+    """Compare an output by its MD5, and by its content where that differs.
+
+    Parameters
+    ----------
+    path
+        What the lock calls it.
+    old, new
+        Its MD5 in the committed and in the rebuilt lock; None if it is not there.
+    committed, rebuilt
+        Where it is. What is at `committed` is looked at only if it has the MD5 `old`.
+    """
+    if old is None or new is None:
+        return Line("differs", path, "not in the lock" if old is None else "no stage makes it")
+    if old == new:
+        return Line("same", path, old)
+    if not committed.exists() or dvc_md5(committed) != old:
+        return Line("differs", path, f"{old}, rebuilt {new}; what is here is not what the lock has")
+    detail = difference(committed, rebuilt)
+    return Line("differs", path, detail) if detail else Line("same picture", path, new)
+
+
+def closing(lines: Sequence[Line]) -> str:
+    """Sum up; name the first difference, in training if there is one, since all others follow."""
+    differing = [line for line in lines if line.verdict == "differs"]
+    if not differing:
+        pictures = sum(line.verdict == "same picture" for line in lines)
+        return f"all {len(lines)} outputs are the same" + (pictures > 0) * (
+            f", {pictures} of them as pictures: other fonts or another rasterizer drew them"
+        )
+    first = min(differing, key=lambda line: "history" not in line.path)
+    return f"{len(differing)} of {len(lines)} outputs differ, first {first.path}: {first.detail}"
+
+
+def receipt_lines(receipt: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> list[Line]:
+    """Compare two receipts of the same parameters."""
+    lines = []
+    old, new = receipt["histories"], rebuilt["histories"]
+    for path in sorted({*old, *new}):
+        if old.get(path) == new.get(path):
+            lines.append(Line("same", path, f"{len(new[path]) - 1} epochs"))
+        else:
+            texts = ["\n".join(one.get(path, [])) for one in (old, new)]
+            lines.append(Line("differs", path, table_difference(*texts)))
+    old, new = receipt["outputs"], rebuilt["outputs"]
+    for path in sorted({*old, *new}):
+        ours, theirs = old.get(path), new.get(path)
+        if ours == theirs:
+            whole = f"{len(theirs)} files" if isinstance(theirs, dict) else theirs
+            lines.append(Line("same", path, whole))
+        else:
+            lines.append(Line("differs", path, json_difference(ours, theirs) or ""))
+    return lines
+
+
+if __name__ == "__main__":
+    with reported():
+        main()
