@@ -1,0 +1,94 @@
+"""The pipeline with a small budget, by a native Python and by an emulated one, and what differs.
+
+    python -m tests.emulated.pipeline FOLDER
+
+FOLDER/.venv is an environment whose Python is emulated, as the scripts beside this file make it.
+The two runs stay in FOLDER/native and FOLDER/emulated.
+"""
+
+import hashlib
+import shutil
+import sys
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from normlab import mnist
+from tests.test_pipeline import TRAIN, copy, run, set_params, stages_run
+
+BUDGET = {"seeds": "[0]", "epochs": "1", "val_size": "100", "train_size": "300"}
+# An emulated processor scores 50 to 100 images a second; all 10,000 would take most of the time.
+TEST_IMAGES = 300
+# Fonts and rasterizers are not ours: another architecture may draw the same picture otherwise.
+DRAWN = "reports/figures"
+
+MACHINE = """
+import platform
+import numpy
+import torch
+features = numpy._core._multiarray_umath.__cpu_features__
+seen = " ".join(sorted(name for name, there in features.items() if there))
+print(f"{platform.machine()}, Python {platform.python_version()}")
+print(f"NumPy sees {seen}")
+print(f"PyTorch uses {torch.backends.cpu.get_cpu_capability()}")
+"""
+
+
+def run_both(folder: Path) -> tuple[Path, Path]:
+    """Run two copies of the project in `folder`; return their folders, the native one first.
+
+    The emulated run starts from the native one's lock without its outputs and its cache: so it has
+    all to compute, and keeps the order of the lock's stages, which is DVC's whim in a new one.
+    """
+    native, emulated = folder / "native", folder / "emulated"
+    for project in (native, emulated):
+        shutil.rmtree(project, ignore_errors=True)
+    native.mkdir()
+    copy(native)
+    set_params(native / "params.yaml", BUDGET)
+    run(native, "dvc", "repro", "download")
+    _cut_test_split(native)
+    shutil.copytree(native, emulated, symlinks=True)
+    (emulated / ".venv").unlink()
+    (emulated / ".venv").symlink_to(folder.resolve() / ".venv")
+    for project in (native, emulated):
+        started = time.monotonic()
+        ran = stages_run(run(project, "dvc", "repro"))
+        assert sorted(ran) == sorted([*TRAIN, "evaluate", "plot"])
+        if project == native:
+            shutil.copy(native / "dvc.lock", emulated)
+        print(f"{project.name}: {time.monotonic() - started:.0f} s", flush=True)
+    return native, emulated
+
+
+def outputs(project: Path) -> dict[str, str]:
+    """Read the MD5 of every output from a project's lock."""
+    stages = YAML(typ="safe").load(project / "dvc.lock")["stages"]
+    return {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
+
+
+def _cut_test_split(project: Path) -> None:
+    """Keep the first images of the test split only, and pin these."""
+    source = project / "normlab/mnist.py"
+    for name in mnist.SPLITS["test"]:
+        file = project / "data/test" / name
+        data = mnist.encode_idx(mnist.decode_idx(file.read_bytes())[:TEST_IMAGES])
+        file.write_bytes(data)
+        pinned = mnist.FILES[name]
+        text = source.read_text().replace(pinned.sha256, hashlib.sha256(data).hexdigest())
+        source.write_text(text.replace(f"{pinned.size:_}", str(len(data))))
+    run(project, "dvc", "commit", "--force", "download")
+
+
+def main(folder: Path) -> int:
+    """Say what the emulated Python sees, run both and print a line per output."""
+    print(run(folder, "python", "-c", MACHINE).stdout.strip(), flush=True)
+    native, emulated = (outputs(project) for project in run_both(folder))
+    for path, md5 in native.items():
+        print(f"{path}: {'the same' if emulated[path] == md5 else 'differs'}")
+    return int(any(emulated[path] != md5 for path, md5 in native.items() if path != DRAWN))
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
