@@ -4,6 +4,7 @@ All ways are measured in turn, several times over, and compared by their ratios:
 machine does then meets all of them alike.
 """
 
+import ctypes
 import logging
 import statistics
 import tempfile
@@ -24,7 +25,8 @@ from torchvision import datasets, transforms
 from tqdm import tqdm
 
 from benchmarks import pipeline
-from normlab import cluster, engine, networks, params, training
+from normlab import cluster, compiled, engine, networks, params, training
+from normlab.compiled import Processor
 from normlab.training import Data, Recipe
 from stages import train, trials
 
@@ -33,6 +35,7 @@ REPETITIONS = 5
 IMAGES = 16_384
 TEXTBOOK_IMAGES = 4_096
 TABLE = Path("benchmarks/results.md")
+PEAK = Path("benchmarks/peak.c").read_text()
 
 
 def main() -> None:
@@ -51,7 +54,6 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sections = (
             partial(throughput, recipes, few, trial),
-            partial(operators, recipes[0], few),
             partial(pipeline.report, Path(folder) / "clone"),
         )
         for section in sections:
@@ -73,64 +75,82 @@ def throughput(recipes: list[Recipe], data: Data, trial: int) -> list[str]:
         ProcessPoolExecutor(1, get_context("spawn")) as apart,
     ):
         workers = apart.submit(best_workers, folder, recipes[0]).result()
+        kinds = available()
         ways: dict[str, Callable[[Recipe], float]] = {
             "textbook": lambda recipe: apart.submit(textbook, folder, recipe, workers).result(),
-            "PyTorch, float32": lambda recipe: speed_of(client, pytorch, recipe, "float32", data),
-            "engine, float32": lambda recipe: speed_of(client, ours, recipe, "float32", data),
-            "auto": lambda recipe: speed_of(client, ours, recipe, "auto", data),
-            "auto, one worker": lambda recipe: speed_of(single, ours, recipe, "auto", data),
+            "PyTorch": lambda recipe: speed_of(client, pytorch, recipe, data),
+            **{f"engine, {kind.name}": partial(engine_speed, client, kind, data) for kind in kinds},
+            "engine, one worker": partial(engine_speed, single, kinds[0], data),
         }
+        slow = {f"engine, {compiled.X86_64.name}"}  # its fused multiply-adds are emulated
         measured: dict[tuple[str, str], list[float]] = {}
-        peaks: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+        peaks: dict[str, list[float]] = {kind.name: [] for kind in kinds}
         for run in tqdm(range(REPETITIONS + 1), desc="throughput"):
             for recipe in recipes:
                 for name, way in ways.items():
+                    if name in slow and run > 1:
+                        continue
                     speed = way(recipe)
                     if run:  # the first one warms up
                         measured.setdefault((recipe.variant, name), []).append(speed)
-            for name, found in peaks.items():
-                found.append(matrix_peak(name))
+            for kind in kinds:
+                peaks[kind.name].append(machine_peak(client, kind))
     lines = [
-        f"Textbook: torchvision's MNIST, its transforms, a DataLoader with {workers} workers.",
+        f"Textbook: torchvision's MNIST, its transforms, a DataLoader with {workers} workers. All "
+        "in float32.",
         "",
-        "| variant | way | images/s | ÷ textbook, lowest to highest |",
-        "|---|---|---|---|",
+        "| variant | way | images/s | ÷ textbook, lowest to highest | share of the peak |",
+        "|---|---|---|---|---|",
     ]
     for (variant, name), speeds in measured.items():
         base = measured[variant, "textbook"]
-        ratios = [speed / by for speed, by in zip(speeds, base, strict=True)]
+        ratios = [speed / by for speed, by in zip(speeds, base, strict=False)]
         spread = f"{statistics.median(ratios):.1f}, {min(ratios):.1f} to {max(ratios):.1f}"
-        lines.append(f"| {variant} | {name} | {statistics.median(speeds):,.0f} | {spread} |")
+        speed, share = statistics.median(speeds), ""
+        if (found := peaks.get(name.removeprefix("engine, "))) is not None:
+            share = f"{speed * flops(recipes[0]) / max(found):.0%}"
+        lines.append(f"| {variant} | {name} | {speed:,.0f} | {spread} | {share} |")
     lines += [
         "",
-        "| variant | share of the float32 limit | of bfloat16's | trials an hour, one worker | "
-        f"{CPU_COUNT} workers | ratio |",
-        "|---|---|---|---|---|---|",
+        f"| variant | trials an hour, one worker | {CPU_COUNT} workers | ratio |",
+        "|---|---|---|---|",
     ]
     for recipe in recipes:
-        work = flops(recipe)
-        every, one = measured[recipe.variant, "auto"], measured[recipe.variant, "auto, one worker"]
+        every = measured[recipe.variant, f"engine, {kinds[0].name}"]
+        one = measured[recipe.variant, "engine, one worker"]
         speed, alone = statistics.median(every), statistics.median(one)
-        shares = " | ".join(f"{speed * work / max(found):.2f}" for found in peaks.values())
         hourly = f"{alone * 3600 / trial:.0f} | {speed * 3600 / trial:.0f}"
         ratio = statistics.median(a / b for a, b in zip(every, one, strict=True))
-        lines.append(f"| {recipe.variant} | {shares} | {hourly} | {ratio:.2f} |")
-    limits = [f"{max(found) / 1e9:.0f} GFLOP/s in {name}" for name, found in peaks.items()]
+        lines.append(f"| {recipe.variant} | {hourly} | {ratio:.2f} |")
+    limits = [f"{max(found) / 1e9:.0f} GFLOP/s as {name}" for name, found in peaks.items()]
     each = f"{flops(recipes[0]) / 1e6:.2f} MFLOP an image"
-    lines += ["", f"Limit: the fastest matrix product seen, {', '.join(limits)}, over {each}."]
+    lines += [
+        "",
+        f"Peak: multiply-adds that never leave the registers, {', '.join(limits)}; {each}.",
+    ]
     return lines
 
 
-def speed_of(
-    client: Client, epoch: Callable[..., float], recipe: Recipe, precision: str, data: Data
-) -> float:
+def available() -> list[Processor]:
+    """Kinds of processor that this one can stand for, itself first."""
+    own = compiled.processor()
+    before = [kind for kind in (compiled.AVX2, compiled.X86_64) if kind.width < own.width]
+    return [own] if own is compiled.ARM64 else [own, *before]
+
+
+def speed_of(client: Client, epoch: Callable[..., float], recipe: Recipe, data: Data) -> float:
     """Images a second of as many trials at once as the client has workers."""
-    recipe = replace(recipe, device="cpu", precision=precision)
+    recipe = replace(recipe, device="cpu", precision="float32")
     count = len(client.scheduler_info()["workers"])
     step = partial(epoch, recipe)
     chains = [(step, training.start(recipe, seed), 1) for seed in range(count)]
     slowest = max(seconds for _, seconds in cluster.iterate(client, chains, data))
     return len(data.train_labels) * count / slowest
+
+
+def engine_speed(client: Client, kind: Processor, data: Data, recipe: Recipe) -> float:
+    """Images a second of the engine on a kind of processor."""
+    return speed_of(client, partial(ours_on, kind), recipe, data)
 
 
 def ours(recipe: Recipe, state: training.State, data: Data) -> float:
@@ -140,13 +160,30 @@ def ours(recipe: Recipe, state: training.State, data: Data) -> float:
     return time.perf_counter() - begun
 
 
+def ours_on(kind: Processor, recipe: Recipe, state: training.State, data: Data) -> float:
+    """Seconds of an epoch on a kind of processor, of few images where that is slow; scaled."""
+    own = compiled.processor
+    compiled.processor = lambda: kind
+    few = 32 if kind == compiled.X86_64 else 1
+    some = data._replace(
+        train_images=data.train_images[: len(data.train_images) // few],
+        train_labels=data.train_labels[: len(data.train_labels) // few],
+    )
+    try:
+        training.resolve(recipe)  # compiles, once
+        return few * ours(recipe, state, some)
+    finally:
+        compiled.processor = own
+
+
 def pytorch(recipe: Recipe, state: training.State, data: Data) -> float:
     """Seconds of an epoch without the engine."""
-    fits, engine.fits = engine.fits, lambda network: False  # noqa: ARG005
+    plan = engine.plan
+    engine.plan = lambda network, side: engine.Unsupported("what it is not asked for")  # noqa: ARG005
     try:
         return ours(recipe, state, data)
     finally:
-        engine.fits = fits
+        engine.plan = plan
 
 
 def textbook(folder: str, recipe: Recipe, workers: int) -> float:
@@ -193,21 +230,24 @@ def best_workers(folder: str, recipe: Recipe) -> int:
     return max(speeds, key=lambda workers: speeds[workers])
 
 
-def matrix_peak(precision: str) -> float:
-    """Operations a second of a large matrix product on all cores: the fastest, whoever's it is."""
-    a, b = torch.randn(2, 2048, 2048)
-    # PyTorch's float32 products leave half of some processors unused, and NumPy's of others.
-    products: list[Callable[[], object]] = (
-        [lambda: a @ b, lambda: a.numpy() @ b.numpy()]
-        if precision == "float32"
-        else [partial(torch.matmul, a.bfloat16(), b.bfloat16())]
-    )
-    seconds = []
-    for product in products * 5:
+def machine_peak(client: Client, kind: Processor) -> float:
+    """Operations a second of multiply-adds in registers, on all workers at once."""
+    count = len(client.scheduler_info()["workers"])
+    chains = [(partial(register_peak, kind), None, 1) for _ in range(count)]
+    return sum(found for _, found in cluster.iterate(client, chains, None))
+
+
+def register_peak(kind: Processor, _state: None, _shared: None) -> float:
+    """Operations a second of one worker: a multiply-add is two."""
+    library = compiled.load(PEAK, kind)
+    library.peak.restype = ctypes.c_float
+    library.peak.argtypes = [ctypes.c_long]
+    rounds, seconds = 5_000_000, []
+    for _ in range(3):
         begun = time.perf_counter()
-        product()
+        library.peak(rounds)
         seconds.append(time.perf_counter() - begun)
-    return float(2 * 2048**3 / min(seconds))
+    return 2 * rounds * int(library.products()) / min(seconds)
 
 
 def flops(recipe: Recipe) -> float:
@@ -220,32 +260,6 @@ def flops(recipe: Recipe) -> float:
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 28, 28)).sum().backward()
     return float(counter.get_total_flops())
-
-
-def operators(recipe: Recipe, data: Data) -> list[str]:
-    """Where the time goes, by PyTorch's profiler, in which the engine is one operator."""
-    recipe = replace(recipe, device="cpu", precision="float32")
-    state = training.start(recipe, 0)
-    lines = ["| operator | share of its own time, engine | PyTorch |", "|---|---|---|"]
-    shares = []
-    step = engine.step
-    for epoch in (ours, pytorch):
-        with torch.profiler.profile() as profile:
-            engine.step = torch.profiler.record_function("engine.step")(step)
-            epoch(recipe, state, data)
-            engine.step = step
-        events = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
-        whole = sum(events.values())
-        shares.append({name: spent / whole for name, spent in events.items()})
-    largest = sorted(shares[0].keys() | shares[1].keys(), key=lambda n: -share_of(shares, n))
-    for name in largest[:10]:
-        lines.append(f"| {name} | {shares[0].get(name, 0):.1%} | {shares[1].get(name, 0):.1%} |")
-    return lines
-
-
-def share_of(shares: list[dict[str, float]], name: str) -> float:
-    """Find the larger of an operator's shares."""
-    return max(share.get(name, 0.0) for share in shares)
 
 
 if __name__ == "__main__":
