@@ -129,8 +129,8 @@ def test_all_outputs_are_there(project: Path) -> None:
     assert list(metrics) == ["bn_l1", "gn", "ln", "bn_l1_vs_gn", "bn_l1_vs_ln", "gn_vs_ln"]
     assert [metrics[v]["parameters"] for v in ("bn_l1", "gn", "ln")] == [7946, 7946, 55546]
     header = (project / "reports/history/bn_l1.csv").read_text().splitlines()[0]
-    columns = "variant,seed,epoch,lr,train_loss,train_accuracy,val_loss,val_accuracy,l1_penalty"
-    assert header == columns
+    measured = "train_loss,train_accuracy,val_loss,val_accuracy,l1_penalty"
+    assert header == f"variant,seed,epoch,lr,{measured},weights"
     assert not (project / "checkpoints/gn").exists()
     assert git(project, "status", "--porcelain") == ""
 
@@ -163,7 +163,7 @@ CHANGES = {
     "affine_translation": ("0.2", AFFINE),
     "affine_scale": ("[0.75, 1.25]", AFFINE),
     "affine_shear": ("4.0", AFFINE),
-    "device": ("cpu", TRAIN),
+    "device": ("auto", TRAIN),
     "precision": ("float32", TRAIN),
 }
 

@@ -176,8 +176,9 @@ def json_difference(
         return None
     if committed == rebuilt:
         return None
-    numbers = isinstance(committed, int | float) and isinstance(rebuilt, int | float)
-    by = f" ({rebuilt - committed:+.3g})" if numbers else ""
+    by = ""
+    if isinstance(committed, int | float) and isinstance(rebuilt, int | float):
+        by = f" ({rebuilt - committed:+.3g})"
     return f"{where} {committed}, {second} {rebuilt}{by}".strip()
 
 
