@@ -15,7 +15,7 @@ SIDE = 28
 PADDED = SIDE + 2
 CENTRE = (SIDE - 1) / 2
 FARTHEST = 2.0**20
-"""No element of a map is larger: any such map takes all from outside the image."""
+"""No element of a map is larger, and no scale below its inverse: all comes from outside then."""
 
 
 class Ranges(NamedTuple):
@@ -71,6 +71,7 @@ def inverse_maps(
     """
     sin, cos = sin_cos(angle)
     slant = np.divide(*sin_cos(shear))
+    scale = np.maximum(scale, 1 / FARTHEST)
     rows = [
         [(cos - sin * slant) / scale, (cos * slant + sin) / scale],
         [-sin / scale, cos / scale],

@@ -90,3 +90,15 @@ def test_draws_fill_their_ranges_evenly() -> None:
         assert values.max() == pytest.approx(high, abs=0.02 * (high - low))
         assert values.mean() == pytest.approx((low + high) / 2, abs=0.01 * (high - low))
     np.testing.assert_allclose(shift, shift.round(), atol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1e-40, 5e-324])
+@pytest.mark.parametrize("shear", [0.0, float(np.nextafter(90, 0))])
+def test_every_map_that_can_be_drawn_is_finite_and_reads_inside_the_padded_image(
+    scale: float, shear: float
+) -> None:
+    ranges = augment.Ranges(rotation=180, translation=1, scale=(scale, scale), shear=shear)
+    maps = augment.draw(np.random.default_rng(0), 1000, ranges)
+    assert (np.abs(maps) <= augment.FARTHEST).all()
+    sources = augment.source_pixels(maps, augment.grid())
+    assert ((sources >= 0) & (sources < augment.PADDED**2)).all()
