@@ -65,7 +65,9 @@ def assert_a_step_is_autograds(
     order = rng.permutation(count + 3)[:count]
     maps = augment.draw(rng, count, RANGES)
     found, weights = plan_of(network, side), arrays(network)
-    velocity = {name: np.zeros(p.shape, np.float32) for name, p in network.named_parameters()}
+    velocity: engine.Arrays = {
+        name: np.zeros(p.shape, np.float32) for name, p in network.named_parameters()
+    }
     step = engine.Recipe(count, 0.5, 0.0, False, 0.0)
     examples = engine.Examples(images, labels, order, maps)
     after, gradients, loss, correct = engine.train(found, weights, velocity, step, examples)
