@@ -1,18 +1,11 @@
 // The most multiply-adds that a processor can do: twelve sums that stay in its registers. PRODUCTS
-// of WIDTH numbers a round; clobbering keeps the compiler from doing them in advance.
+// of WIDTH numbers a round; KEEP stops the compiler from doing them in advance. bench.py puts WIDTH
+// before this text.
 
-#if defined(__AVX512F__)
-#define WIDTH 16
-#define KEEP(r) __asm__ volatile("" : "+v"(r))
-#elif defined(__AVX2__)
-#define WIDTH 8
-#define KEEP(r) __asm__ volatile("" : "+x"(r))
-#elif defined(__aarch64__)
-#define WIDTH 4
+#if defined(__aarch64__)
 #define KEEP(r) __asm__ volatile("" : "+w"(r))
 #else
-#define WIDTH 4
-#define KEEP(r) __asm__ volatile("" : "+x"(r))
+#define KEEP(r) __asm__ volatile("" : "+v"(r))
 #endif
 #define PRODUCTS 12
 
