@@ -100,7 +100,7 @@ def verify_small(root: Path) -> list[Line]:
     receipt = inputs.metrics(root / RECEIPT)
     if set(receipt) != RECEIPT_KEYS:
         raise InputError(
-            f"{RECEIPT}: got {', '.join(receipt)}, allowed: what `make receipt` writes"
+            f"{RECEIPT}: got {', '.join(receipt) or 'nothing'}, allowed: what `make receipt` writes"
         )
     here = {"parameters": mapping(root / PARAMS), "budget": BUDGET}
     if other := json_difference({key: receipt[key] for key in here}, here, second="here"):
