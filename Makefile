@@ -37,7 +37,7 @@ studies: install  ## Run the studies and judge the claims: whatever changed sinc
 
 report: install  ## Bring everything up to date, write the report and the README's headline
 	$(BIN)/dvc repro reports/dvc.yaml
-	$(BIN)/python -m stages.headline
+	$(BIN)/python -m tools.headline
 
 verify: install  ## Rebuild elsewhere and compare: BUDGET=small in seconds, PIPELINE=studies all of it
 	@$(BIN)/python -m tools.verify $(PIPELINE) $(BUDGET)

@@ -26,10 +26,12 @@ from torchvision import datasets, transforms
 from tqdm import tqdm
 
 from benchmarks import pipeline
-from normlab import cluster, compiled, engine, networks, params, training
-from normlab.compiled import Processor
-from normlab.training import Data, Recipe
-from stages import train, trials
+from normlab import params
+from normlab.network import compiled, engine, networks
+from normlab.network.compiled import Processor
+from normlab.training import cluster, trial, trials
+from normlab.training.trial import Data, Recipe
+from stages import train
 
 VARIANTS = tuple(networks.NORMALIZATIONS)
 REPETITIONS = 5
@@ -145,8 +147,8 @@ def speed_of(client: Client, epoch: Callable[..., float], recipe: Recipe, data: 
     recipe = replace(recipe, device="cpu", precision="float32")
     count = len(client.scheduler_info()["workers"])
     step = partial(epoch, recipe)
-    chains = [(step, training.start(recipe, seed), 1) for seed in range(count)]
-    slowest = max(seconds for _, seconds in cluster.iterate(client, chains, data))
+    chains = [(step, trial.start(recipe, seed), 1) for seed in range(count)]
+    slowest = max(seconds for _, seconds in cluster.run_chains(client, chains, data))
     return len(data.train_labels) * count / slowest
 
 
@@ -155,14 +157,14 @@ def engine_speed(client: Client, kind: Processor, data: Data, recipe: Recipe) ->
     return speed_of(client, partial(ours_on, kind), recipe, data)
 
 
-def ours(recipe: Recipe, state: training.State, data: Data) -> float:
+def ours(recipe: Recipe, state: trial.State, data: Data) -> float:
     """Seconds of an epoch."""
     begun = time.perf_counter()
-    training.train_epoch(recipe, state, data)
+    trial.train_epoch(recipe, state, data)
     return time.perf_counter() - begun
 
 
-def ours_on(kind: Processor, recipe: Recipe, state: training.State, data: Data) -> float:
+def ours_on(kind: Processor, recipe: Recipe, state: trial.State, data: Data) -> float:
     """Seconds of an epoch on a kind of processor, of few images where that is slow; scaled."""
     few = 16 if kind == SLOW else 1
     some = data._replace(
@@ -170,11 +172,11 @@ def ours_on(kind: Processor, recipe: Recipe, state: training.State, data: Data) 
         train_labels=data.train_labels[: len(data.train_labels) // few],
     )
     with mock.patch.object(compiled, "processor", return_value=kind):
-        training.resolve(recipe)  # compiles, once
+        trial.resolve(recipe)  # compiles, once
         return few * ours(recipe, state, some)
 
 
-def pytorch(recipe: Recipe, state: training.State, data: Data) -> float:
+def pytorch(recipe: Recipe, state: trial.State, data: Data) -> float:
     """Seconds of an epoch without the engine."""
     unknown = engine.Unsupported("what it is not asked for")
     with mock.patch.object(engine, "plan", return_value=unknown):
@@ -229,7 +231,7 @@ def machine_peak(client: Client, kind: Processor) -> float:
     """Operations a second of multiply-adds in registers, on all workers at once."""
     count = len(client.scheduler_info()["workers"])
     chains = [(partial(register_peak, kind), None, 1) for _ in range(count)]
-    return sum(found for _, found in cluster.iterate(client, chains, None))
+    return sum(found for _, found in cluster.run_chains(client, chains, None))
 
 
 def register_peak(kind: Processor, _state: None, _shared: None) -> float:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from normlab import cluster, params, training
-from stages import train, trials
+from normlab import params
+from normlab.training import cluster, trial, trials
+from stages import train
 
 SEEDS = range(100, 104)
 VARIANTS = ("bn_l1", "gn")
@@ -54,14 +55,14 @@ def main() -> None:
         changed = defaults.model_copy(update=settings)
         for variant in VARIANTS:
             recipe = trials.recipe_of(variant, partial(getattr, changed))
-            step = partial(training.train_epoch, recipe)
-            chains += [(step, training.start(recipe, seed), recipe.epochs) for seed in SEEDS]
+            step = partial(trial.train_epoch, recipe)
+            chains += [(step, trial.start(recipe, seed), recipe.epochs) for seed in SEEDS]
             trained += [(which, recipe)] * len(SEEDS)
     found: dict[tuple[int, str], list[float]] = {}
     with cluster.connect(len(chains)) as client:
-        results = cluster.iterate(client, chains, data)
-        for trial, state in tqdm(results, total=sum(n for *_, n in chains), unit="epoch"):
-            which, recipe = trained[trial]
+        results = cluster.run_chains(client, chains, data)
+        for which_trial, state in tqdm(results, total=sum(n for *_, n in chains), unit="epoch"):
+            which, recipe = trained[which_trial]
             if state.epoch == recipe.epochs:
                 accuracy = state.row["val_accuracy"]
                 found.setdefault((which, recipe.variant), []).append(accuracy)

@@ -10,7 +10,7 @@ class InputError(Exception):
 
 
 @contextmanager
-def reported() -> Iterator[None]:
+def exit_on_input_error() -> Iterator[None]:
     """Turn an `InputError` into one line on standard error and exit code 1, Ctrl-C into 130."""
     try:
         yield

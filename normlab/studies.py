@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from normlab import networks
+from normlab.network import networks
 from normlab.params import SEEDS, TRAINING_IMAGES, Count, Flat, Params, Range, Seeds
 
 TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"

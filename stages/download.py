@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from normlab import mnist, sources
-from normlab.errors import reported
-from stages import files
+from normlab import files
+from normlab.data import datasets, sources
 
 INCOMING = Path("data/incoming")
 TRAIN = Path("data/train")
@@ -16,10 +15,5 @@ def main() -> None:
     fetched = sources.fetch(INCOMING)
     with files.directory(TRAIN) as train, files.directory(TEST) as test:
         for split, directory in (("train", train), ("test", test)):
-            for name in mnist.SPLITS[split]:
+            for name in datasets.SPLITS[split]:
                 (directory / name).write_bytes(fetched[name])
-
-
-if __name__ == "__main__":
-    with reported():
-        main()

@@ -1,12 +1,5 @@
 """Stage `evaluate`: the one stage that sees test images. Scores, compares and explains."""
 
-from normlab import cluster
-
-if __name__ == "__main__":
-    # First of all, since importing torch takes most of a stage's start.
-    cluster.prepare("normlab.evaluation")
-
-import sys
 from itertools import combinations
 from pathlib import Path
 from statistics import mean
@@ -16,10 +9,11 @@ import numpy as np
 import pandas as pd
 from safetensors.numpy import save
 
-from normlab import evaluation, mnist, networks, params, statistics
-from normlab.errors import reported
-from normlab.evaluation import Images, Measured, Model
-from stages import files, inputs, models
+from normlab import files, params
+from normlab.data import datasets
+from normlab.evidence import evaluation, metrics
+from normlab.evidence.evaluation import Images, Measured, Model
+from normlab.network import networks
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/test")
@@ -31,21 +25,21 @@ REPORTS = Path("reports")
 TARGET_ACCURACY = 0.98
 
 
-def main(variants: list[str]) -> None:
+def main(*variants: str) -> None:
     """Evaluate the models of `variants` and write metrics, tables and misclassified images."""
     settings = params.load(PARAMS)
     of_variant = {v: {n: getattr(settings, n) for n in networks.settings(v)} for v in variants}
-    histories = {variant: inputs.table(HISTORIES / f"{variant}.csv") for variant in variants}
+    histories = {variant: files.read_table(HISTORIES / f"{variant}.csv") for variant in variants}
     trained = [
-        models.read(
+        evaluation.read_model(
             MODELS / variant / f"seed{seed}" / f"epoch{epoch:02d}.safetensors",
             *(variant, of_variant[variant], seed, epoch),
         )
         for variant in variants
         for seed, epoch in histories[variant][["seed", "epoch"]].to_numpy(int).tolist()
     ]
-    test = Images(*mnist.read_split(SPLIT, "test"))
-    results = models.measure(trained, test)
+    test = Images(*datasets.read_split(SPLIT, "test"))
+    results = evaluation.measure_all(trained, test)
     last = {variant: int(histories[variant]["epoch"].max()) for variant in variants}
     final = [result for result in results if result.epoch == last[result.variant]]
     final_models = [model for model in trained if model.epoch == last[model.variant]]
@@ -91,7 +85,7 @@ def confusion(final: list[Measured], test: Images) -> pd.DataFrame:
     rows = []
     for variant in dict.fromkeys(result.variant for result in final):
         matrix = sum(
-            statistics.confusion_matrix(test.labels, result.probabilities.argmax(1))
+            metrics.confusion_matrix(test.labels, result.probabilities.argmax(1))
             for result in final
             if result.variant == variant
         )
@@ -135,12 +129,12 @@ def summary(
     final: list[Measured], models: list[Model], history: pd.DataFrame, test: Images
 ) -> dict[str, Any]:
     """Metrics of one variant over its seeds."""
-    accuracy = statistics.mean_interval(np.array([result.accuracy for result in final]))
+    accuracy = metrics.mean_interval(np.array([result.accuracy for result in final]))
     errors = [
-        statistics.expected_calibration_error(result.probabilities, test.labels) for result in final
+        metrics.expected_calibration_error(result.probabilities, test.labels) for result in final
     ]
     reached = [
-        statistics.first_epoch_reaching(trial["val_accuracy"].to_numpy(), TARGET_ACCURACY)
+        metrics.first_epoch_reaching(trial["val_accuracy"].to_numpy(), TARGET_ACCURACY)
         for _, trial in history.groupby("seed", sort=False)
     ]
     epochs = [epoch for epoch in reached if epoch is not None]
@@ -170,16 +164,11 @@ def comparison(one: str, other: str, final: list[Measured], test: Images) -> dic
 
     ours, theirs = correct(one), correct(other)
     paired = [ours[seed].astype(np.int8) - theirs[seed].astype(np.int8) for seed in ours]
-    interval = statistics.two_level_bootstrap(np.array(paired))
+    interval = metrics.pigeonhole_bootstrap(np.array(paired))
     return {
         "difference": interval.mean,
         "low": interval.low,
         "high": interval.high,
-        "min_p": statistics.sign_flip_floor(len(paired)),
-        "verdict": statistics.verdict(interval.low, interval.high),
+        "min_p": metrics.sign_flip_floor(len(paired)),
+        "verdict": metrics.verdict(interval.low, interval.high),
     }
-
-
-if __name__ == "__main__":
-    with reported():
-        main(sys.argv[1:])

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from normlab import claims
-from normlab.errors import InputError, reported
-from stages import files, inputs
+from normlab import files
+from normlab.errors import InputError
+from normlab.evidence import claims
 
 CLAIMS = Path("studies/claims.yaml")
 TABLES = Path("reports/studies")
@@ -17,15 +17,10 @@ MARKDOWN = Path("reports/findings.md")
 def main() -> None:
     """Judge all claims; write the findings as JSON and as a Markdown table."""
     declared = claims.load(CLAIMS).claims
-    tables = {s: inputs.table(TABLES / f"{s}.csv", dtype={"setting": str}) for s in STUDIES}
+    tables = {s: files.read_table(TABLES / f"{s}.csv", dtype={"setting": str}) for s in STUDIES}
     try:
-        found = claims.judge(declared, tables, inputs.table(PARAMETERS))
+        found = claims.judge(declared, tables, files.read_table(PARAMETERS))
     except InputError as error:
         raise InputError(f"{CLAIMS}: {error}") from None
     files.write_metrics(FINDINGS, found)
     files.write(MARKDOWN, claims.markdown(found).encode())
-
-
-if __name__ == "__main__":
-    with reported():
-        main()

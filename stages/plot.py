@@ -1,14 +1,14 @@
 """Stage `plot`: the figures, from the tables of the other stages."""
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from normlab import augment, figures, mnist, params
-from normlab.errors import reported
-from stages import files, inputs
+from normlab import files, params
+from normlab.data import augment, datasets
+from normlab.report import figures
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/train")
@@ -20,7 +20,7 @@ FIGURES = Path("reports/figures")
 SAMPLES, DRAWS, SAMPLES_SEED = 12, 4, 0
 
 
-def main(variants: list[str]) -> None:
+def main(*variants: str) -> None:
     """Draw all figures for `variants`, in that order."""
     settings = params.load(PARAMS)
     ranges = augment.Ranges(
@@ -29,10 +29,10 @@ def main(variants: list[str]) -> None:
         scale=(settings.affine_scale[0], settings.affine_scale[1]),
         shear=settings.affine_shear,
     )
-    test_curves = inputs.table(REPORTS / "test_curves.csv")
+    test_curves = files.read_table(REPORTS / "test_curves.csv")
     last = test_curves.groupby("variant")["epoch"].transform("max")
-    wrong = inputs.table(REPORTS / "misclassified.csv")
-    images = inputs.images(MISCLASSIFIED_IMAGES)
+    wrong = files.read_table(REPORTS / "misclassified.csv")
+    images = files.read_images(MISCLASSIFIED_IMAGES)
     drawn = {
         "samples": figures.samples(*samples(ranges)),
         "test_curves": figures.curves(test_curves, "Test images"),
@@ -40,8 +40,8 @@ def main(variants: list[str]) -> None:
         "accuracies": figures.final_accuracies(
             test_curves[test_curves["epoch"] == last], intervals(variants)
         ),
-        "confusion": figures.confusion_matrices(inputs.table(REPORTS / "confusion.csv")),
-        "parameters": figures.layer_parameters(inputs.table(REPORTS / "parameters.csv")),
+        "confusion": figures.confusion_matrices(files.read_table(REPORTS / "confusion.csv")),
+        "parameters": figures.layer_parameters(files.read_table(REPORTS / "parameters.csv")),
     }
     for variant in variants:
         rows = wrong[wrong["variant"] == variant]
@@ -53,7 +53,7 @@ def main(variants: list[str]) -> None:
 
 def samples(ranges: augment.Ranges) -> tuple[figures.Images, figures.Images]:
     """Take some training images and draw random affine maps of each."""
-    images, _ = mnist.read_split(SPLIT, "train")
+    images, _ = datasets.read_split(SPLIT, "train")
     originals = images[:SAMPLES]
     repeated = np.tile(originals, (DRAWS, 1, 1))
     maps = augment.draw(np.random.default_rng(SAMPLES_SEED), len(repeated), ranges)
@@ -62,22 +62,17 @@ def samples(ranges: augment.Ranges) -> tuple[figures.Images, figures.Images]:
     return originals, pixels.reshape(DRAWS, *originals.shape)
 
 
-def validation_curves(variants: list[str]) -> pd.DataFrame:
+def validation_curves(variants: Sequence[str]) -> pd.DataFrame:
     """Gather validation loss and accuracy of all epochs, in the form of `test_curves.csv`."""
-    tables = [inputs.table(HISTORIES / f"{v}.csv") for v in variants]
+    tables = [files.read_table(HISTORIES / f"{v}.csv") for v in variants]
     return pd.concat(tables).rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"})
 
 
-def intervals(variants: list[str]) -> pd.DataFrame:
+def intervals(variants: Sequence[str]) -> pd.DataFrame:
     """Mean test accuracy of every variant with its interval, from the metrics."""
-    metrics = inputs.metrics(REPORTS / "metrics.json")
+    metrics = files.read_json(REPORTS / "metrics.json")
     columns = {"accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
     rows = [
         {new: metrics[v][old] for old, new in columns.items()} | {"variant": v} for v in variants
     ]
     return pd.DataFrame(rows).astype(dict.fromkeys(columns.values(), float))
-
-
-if __name__ == "__main__":
-    with reported():
-        main(sys.argv[1:])

@@ -1,23 +1,17 @@
 """Stages `score_*`: the trials of a study on the test images, one row per trial."""
 
-from normlab import cluster
-
-if __name__ == "__main__":
-    # First of all, since importing torch takes most of a stage's start.
-    cluster.prepare("normlab.evaluation")
-
 import math
-import sys
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 import pandas as pd
 
-from normlab import evaluation, mnist, networks, params, studies
-from normlab.errors import reported
-from normlab.evaluation import Images, Measured, Model
-from stages import files, inputs, models
+from normlab import files, params, studies
+from normlab.data import datasets
+from normlab.evidence import evaluation
+from normlab.evidence.evaluation import Images, Measured, Model
+from normlab.network import networks
 
 PARAMS = Path("params.yaml")
 OWN = Path("studies/params.yaml")
@@ -32,17 +26,19 @@ EDGES = [quarters / 4 for quarters in range(-32, 5)]
 def main(study: str) -> None:
     """Measure the last weights of every trial of `study`."""
     base, own = params.load(PARAMS), params.load(OWN, studies.Settings)
-    history = inputs.table(TABLES / f"{study}_history.csv", dtype={"setting": str})
+    history = files.read_table(TABLES / f"{study}_history.csv", dtype={"setting": str})
     trials, trained = [], []
     for setting in studies.grid(study, own, base):
         of_network = {k: setting.value(base, k) for k in networks.settings(setting.variant)}
         for seed, epochs in history[history["setting"] == setting.name].groupby("seed"):
             path = MODELS / study / setting.name / f"seed{seed}.safetensors"
-            model = models.read(path, setting.variant, of_network, int(str(seed)), len(epochs))
+            model = evaluation.read_model(
+                path, setting.variant, of_network, int(str(seed)), len(epochs)
+            )
             trials.append((setting.name, epochs))
             trained.append(model)
-    test = Images(*mnist.read_split(SPLIT, "test"))
-    measured = models.measure(trained, test)
+    test = Images(*datasets.read_split(SPLIT, "test"))
+    measured = evaluation.measure_all(trained, test)
 
     rows = [
         row(name, epochs, model, result, before="train" if study == "replication" else "val")
@@ -90,8 +86,3 @@ def weights(names: list[str], trained: list[Model]) -> pd.DataFrame:
         columns = {"setting": name, "low": EDGES[:-1], "high": EDGES[1:], "share": shares}
         tables.append(pd.DataFrame(columns))
     return pd.concat(tables)
-
-
-if __name__ == "__main__":
-    with reported():
-        main(sys.argv[1])

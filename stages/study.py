@@ -1,23 +1,16 @@
 """Stages named for a study: train all its settings, once per seed, on the training split alone."""
 
-from normlab import cluster
-
-if __name__ == "__main__":
-    # First of all, since importing torch takes most of a stage's start.
-    cluster.prepare("stages.trials")
-
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from safetensors.numpy import save_file
 
-from normlab import mnist, params, studies
-from normlab.errors import reported
-from normlab.training import Data
-from stages import files, trials
+from normlab import files, params, studies
+from normlab.data import datasets
+from normlab.training import trials
+from normlab.training.trial import Data
 
 PARAMS = Path("params.yaml")
 OWN = Path("studies/params.yaml")
@@ -60,11 +53,6 @@ def read_data(study: str, own: studies.Settings, base: params.Params) -> Data:
     validation figures are of images it was trained on.
     """
     if study == "replication":
-        images, labels = mnist.read_split(trials.SPLIT, "train")
+        images, labels = datasets.read_split(trials.SPLIT, "train")
         return Data(images, labels, images, labels)
     return trials.read_data(base.val_size, getattr(own, f"{study}_train_size"))
-
-
-if __name__ == "__main__":
-    with reported():
-        main(sys.argv[1])

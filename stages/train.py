@@ -1,22 +1,14 @@
 """Stages `train_*`: one variant, trained once per seed on the training split alone."""
 
-from normlab import cluster
-
-if __name__ == "__main__":
-    # First of all, since importing torch takes most of a stage's start.
-    cluster.prepare("stages.trials")
-
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
 from safetensors.numpy import save_file
 
-from normlab import params
-from normlab.errors import reported
-from stages import files, trials
+from normlab import files, params
+from normlab.training import trials
 
 PARAMS = Path("params.yaml")
 MODELS = Path("models")
@@ -42,8 +34,3 @@ def main(variant: str) -> None:
     history.insert(0, "variant", variant)
     files.write_table(HISTORIES / f"{variant}.csv", history)
     shutil.rmtree(kept)
-
-
-if __name__ == "__main__":
-    with reported():
-        main(sys.argv[1])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
-from normlab.augment import Ranges
-from normlab.networks import NORMALIZATIONS
-from normlab.training import Data, Recipe
+from normlab.data.augment import Ranges
+from normlab.network.networks import NORMALIZATIONS
+from normlab.training.trial import Data, Recipe
 
 # The same examples every time, and no verdict on a machine that happens to be busy.
 settings.register_profile("repeatable", deadline=None, derandomize=True)

@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
-from stages import inputs
+from normlab import files
 
 # Another rasterizer gives letters and lines other edges, which goes away in the mean of a square;
 # a mark that is missing or elsewhere does not.
@@ -48,7 +48,7 @@ def content_hash(path: Path) -> str | dict[str, str]:
     if path.suffix != ".safetensors":
         return hashlib.sha256(path.read_bytes()).hexdigest()
     digest = hashlib.sha256()
-    for name, array in sorted(inputs.tensors(path).items()):
+    for name, array in sorted(files.read_tensors(path).items()):
         # Little-endian on every machine.
         ordered = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode() + ordered.tobytes())
@@ -77,18 +77,18 @@ def difference(committed: Path, rebuilt: Path) -> str | None:
         return _folder_difference(committed, rebuilt)
     match committed.suffix:
         case ".csv":
-            return table_difference(inputs.text(committed), inputs.text(rebuilt))
+            return table_difference(files.read_text(committed), files.read_text(rebuilt))
         case ".json":
-            old, new = (json.loads(inputs.text(file)) for file in (committed, rebuilt))
+            old, new = (json.loads(files.read_text(file)) for file in (committed, rebuilt))
             return json_difference(old, new) or "same values, other bytes"
         case ".safetensors":
-            return tensor_difference(inputs.tensors(committed), inputs.tensors(rebuilt))
+            return tensor_difference(files.read_tensors(committed), files.read_tensors(rebuilt))
         case ".png":
             return picture_difference(pixels(committed.read_bytes()), pixels(rebuilt.read_bytes()))
         case ".html":
-            return page_difference(inputs.text(committed), inputs.text(rebuilt))
+            return page_difference(files.read_text(committed), files.read_text(rebuilt))
         case _:
-            return text_difference(inputs.text(committed), inputs.text(rebuilt))
+            return text_difference(files.read_text(committed), files.read_text(rebuilt))
 
 
 def _folder_difference(committed: Path, rebuilt: Path) -> str | None:

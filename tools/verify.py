@@ -23,10 +23,10 @@ from typing import Any, NamedTuple
 
 from ruamel.yaml import YAML
 
-from normlab import mnist
-from normlab.errors import InputError, reported
+from normlab import files
+from normlab.data import datasets
+from normlab.errors import InputError, exit_on_input_error
 from normlab.params import mapping
-from stages import files, inputs
 from tools.differences import content_hash, difference, dvc_md5, json_difference, table_difference
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -97,7 +97,7 @@ def verify_small(root: Path) -> list[Line]:
     InputError
         If the receipt is of other parameters: nothing could be compared with it.
     """
-    receipt = inputs.metrics(root / RECEIPT)
+    receipt = files.read_json(root / RECEIPT)
     if set(receipt) != RECEIPT_KEYS:
         raise InputError(
             f"{RECEIPT}: got {', '.join(receipt) or 'nothing'}, allowed: what `make receipt` writes"
@@ -129,7 +129,7 @@ def run_small(root: Path) -> dict[str, Any]:
         return {
             "parameters": mapping(root / PARAMS),
             "budget": BUDGET,
-            "histories": {p: inputs.text(clone / p).splitlines() for p in histories},
+            "histories": {p: files.read_text(clone / p).splitlines() for p in histories},
             "outputs": {p: content_hash(clone / p) for p in made if p not in histories},
         }
 
@@ -165,7 +165,7 @@ def place_data(root: Path, incoming: Path) -> None:
     """Link the data files that are here to where `download` finds, and checks, them."""
     incoming.mkdir(parents=True)
     for folder in ("data/incoming", "data/train", "data/test"):
-        for name in mnist.FILES:
+        for name in datasets.FILES:
             for file in (root / folder / name, root / folder / f"{name}.gz"):
                 if file.is_file() and not (incoming / file.name).exists():
                     (incoming / file.name).symlink_to(file.resolve())
@@ -297,5 +297,5 @@ def receipt_lines(receipt: Mapping[str, Any], rebuilt: Mapping[str, Any]) -> lis
 
 
 if __name__ == "__main__":
-    with reported():
+    with exit_on_input_error():
         main()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from normlab import mnist
-from tests.test_pipeline import TRAIN, copy, run, set_params, stages_run
+from normlab.data import datasets
+from tests.pipeline.test_pipeline import TRAIN, copy, run, set_params, stages_run
 
 BUDGET = {"seeds": "[0]", "epochs": "1", "val_size": "100", "train_size": "300"}
 # An emulated processor scores 50 to 100 images a second; all 10,000 would take most of the time.
@@ -70,12 +70,12 @@ def outputs(project: Path) -> dict[str, str]:
 
 def _cut_test_split(project: Path) -> None:
     """Keep the first images of the test split only, and pin these."""
-    source = project / "normlab/mnist.py"
-    for name in mnist.SPLITS["test"]:
+    source = project / "normlab/data/datasets.py"
+    for name in datasets.SPLITS["test"]:
         file = project / "data/test" / name
-        data = mnist.encode_idx(mnist.decode_idx(file.read_bytes())[:TEST_IMAGES])
+        data = datasets.encode_idx(datasets.decode_idx(file.read_bytes())[:TEST_IMAGES])
         file.write_bytes(data)
-        pinned = mnist.FILES[name]
+        pinned = datasets.FILES[name]
         text = source.read_text().replace(pinned.sha256, hashlib.sha256(data).hexdigest())
         source.write_text(text.replace(f"{pinned.size:_}", str(len(data))))
     run(project, "dvc", "commit", "--force", "download")

@@ -1,0 +1,1 @@
+"""Data sets: their files and where they come from, reading, dividing, augmenting."""

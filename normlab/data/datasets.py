@@ -1,0 +1,200 @@
+"""MNIST as four IDX files: decoding, checking against pinned hashes, and the validation split.
+
+LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+"""
+
+import hashlib
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from normlab.errors import InputError
+
+
+class Pinned(NamedTuple):
+    """What an uncompressed file must be: its size in bytes and its SHA-256."""
+
+    size: int
+    sha256: str
+
+
+SPLITS = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
+FILES = {
+    "train-images-idx3-ubyte": Pinned(
+        47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+    ),
+    "train-labels-idx1-ubyte": Pinned(
+        60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+    ),
+    "t10k-images-idx3-ubyte": Pinned(
+        7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+    ),
+    "t10k-labels-idx1-ubyte": Pinned(
+        10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+    ),
+}
+VALIDATION_SEED = 20_120_101
+
+
+def decode_idx(data: bytes) -> NDArray[np.uint8]:
+    """Decode an IDX file of unsigned bytes.
+
+    The format, from the MNIST page: two zero bytes, the type (0x08 for unsigned byte), the number
+    of dimensions, each dimension as a big-endian uint32, then the values in C order.
+
+    Parameters
+    ----------
+    data : bytes
+        The whole uncompressed file.
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, one dimension (labels) or three (images), writable.
+
+    Raises
+    ------
+    InputError
+        If the type or the number of dimensions is another, or the length does not fit them.
+    """
+    if data[:3] != b"\0\0\x08" or data[3:4] not in (b"\x01", b"\x03"):
+        raise InputError(f"IDX: got magic number {data[:4].hex()}, allowed: 00000801 or 00000803")
+    header = 4 + 4 * data[3]
+    if len(data) < header:
+        raise InputError(f"IDX: got {len(data)} bytes, expected a header of {header}")
+    shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
+    if len(data) != header + math.prod(shape):
+        raise InputError(
+            f"IDX: got {len(data)} bytes, expected {header + math.prod(shape)} for shape {shape}"
+        )
+    return np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy()
+
+
+def encode_idx(array: NDArray[np.uint8]) -> bytes:
+    """Encode a uint8 array of one or three dimensions as an IDX file.
+
+    Raises
+    ------
+    ValueError
+        If the array has another type or number of dimensions.
+    """
+    if array.dtype != np.uint8 or array.ndim not in (1, 3):
+        raise ValueError(f"got {array.dtype} of {array.ndim} dimensions, allowed: uint8 of 1 or 3")
+    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    return header + array.tobytes()
+
+
+def check(name: str, data: bytes) -> None:
+    """Check an uncompressed MNIST file against its pinned size and hash.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FILES`.
+    data : bytes
+        What was found under that name.
+
+    Raises
+    ------
+    InputError
+        If size or SHA-256 is another: file, got, expected.
+    """
+    pinned = FILES[name]
+    if len(data) != pinned.size:
+        # Readers stop one byte past the size, so of a longer file the length is not known.
+        got = len(data) if len(data) < pinned.size else "more"
+        raise InputError(f"{name}: got {got} bytes, expected {pinned.size}")
+    check_sha256(name, data, pinned.sha256)
+
+
+def check_sha256(name: str, data: bytes, expected: str) -> None:
+    """Raise an `InputError` that names `name` unless `data` has the expected SHA-256."""
+    got = hashlib.sha256(data).hexdigest()
+    if got != expected:
+        raise InputError(f"{name}: got SHA-256 {got}, expected {expected}")
+
+
+def read_split(directory: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Read one split, each file only after its hash was checked.
+
+    Parameters
+    ----------
+    directory : Path
+        Where the split's two files are, uncompressed, under the names in `SPLITS`.
+    split : str
+        A key of `SPLITS`.
+
+    Returns
+    -------
+    images : numpy.ndarray
+        uint8, shape (N, 28, 28), 0 is background; N is 60,000 for train and 10,000 for test.
+    labels : numpy.ndarray
+        uint8, shape (N,), from 0 to 9.
+
+    Raises
+    ------
+    InputError
+        If a file is missing, truncated or altered.
+    """
+    try:
+        images, labels = (decode_idx(_read(directory / name)) for name in SPLITS[split])
+    except InputError as error:
+        raise InputError(f"{directory}: {error}; run the download stage again") from None
+    return images, labels
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(FILES[path.name].size + 1)
+    except OSError as error:
+        raise InputError(f"{path.name}: cannot be read ({error.strerror})") from None
+    check(path.name, data)
+    return data
+
+
+def train_val_split(
+    labels_count: int, val_size: int, train_size: int | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divide the training images into those trained on and those validated on.
+
+    Both are slices of one permutation with a fixed seed: the first `val_size` validate and the
+    next `train_size` train. So the validation images depend on `val_size` alone, and a smaller
+    training set is the beginning of a larger one.
+
+    Parameters
+    ----------
+    labels_count : int
+        How many training images there are.
+    val_size : int
+        How many to set aside for validation.
+    train_size : int or None
+        How many of the others to train on; None for all.
+
+    Returns
+    -------
+    train, val : numpy.ndarray
+        int64 indices, shapes (train_size,) and (val_size,), in the order of the permutation.
+
+    Raises
+    ------
+    InputError
+        If either would be empty or there are not enough images.
+    """
+    if not 1 <= val_size < labels_count:
+        raise InputError(f"val_size: got {val_size}, allowed: from 1 to {labels_count - 1}")
+    rest = labels_count - val_size
+    if train_size is not None and not 1 <= train_size <= rest:
+        raise InputError(
+            f"train_size: got {train_size}, allowed: null or from 1 to {rest} "
+            f"({labels_count} images less a val_size of {val_size})"
+        )
+    indices = np.arange(labels_count, dtype=np.int64)
+    order = np.random.default_rng(VALIDATION_SEED).permutation(indices)
+    return order[val_size:][:train_size], order[:val_size]

@@ -1,0 +1,1 @@
+"""What the trials show: scores, intervals, tests, verdicts."""

@@ -1,0 +1,1 @@
+"""The network, its normalizations, and the engine that computes it."""

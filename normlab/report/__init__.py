@@ -1,0 +1,1 @@
+"""Figures and the page: they show numbers that others have computed."""

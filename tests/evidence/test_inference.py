@@ -1,0 +1,407 @@
+import gc
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from normlab.evidence.inference import (
+    fitted_change,
+    holm,
+    paired_interval,
+    sign_flip_test,
+    smallest_p,
+    trend_test,
+)
+from normlab.evidence.metrics import Interval, sign_flip_floor
+
+Floats = npt.NDArray[np.float64]
+Draw = Callable[[np.random.Generator, int], Floats]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_collection() -> Iterator[None]:
+    """Holm's adjustment by statsmodels collects garbage each time, most of what it takes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gc, "collect", lambda: 0)
+        yield
+
+
+def enumerated_bca(x: Floats) -> tuple[float, float]:
+    """Expanded BCa interval from all n**n resamples, by the formulas of Efron 1987."""
+    n = len(x)
+    means = np.array(list(itertools.product(x, repeat=n))).mean(axis=1)
+    below = np.mean(means < x.mean() - 1e-12) + np.mean(np.abs(means - x.mean()) < 1e-12) / 2
+    bias = stats.norm.ppf(below)
+    distances = x - x.mean()
+    acceleration = (distances**3).sum() / (6 * (distances**2).sum() ** 1.5)
+    z = math.sqrt(n / (n - 1)) * stats.t.ppf([0.025, 0.975], n - 1)
+    levels = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
+    low, high = np.quantile(means, levels)
+    return float(low), float(high)
+
+
+@pytest.mark.parametrize(
+    "differences",
+    [[1, 2, 4, 9, 3], [3, 1, 4, 1, 5, 9], [0.7, 0.1, -0.3, 0.2, 0.15, 0.9], [0, 1, 1, 0, 0, 1]],
+)
+def test_interval_is_that_of_all_resamples(differences: list[float]) -> None:
+    x = np.array(differences, dtype=np.float64)
+    interval = paired_interval(x, 200_000, seed=0)
+    assert interval.mean == pytest.approx(x.mean())
+    assert interval[1:] == pytest.approx(enumerated_bca(x), abs=0.015 * np.ptp(x))
+
+
+NOISES: dict[str, Draw] = {
+    "normal": lambda generator, n: generator.normal(size=n),
+    "steps": lambda generator, n: np.round(7 * generator.normal(size=n)) * 1e-4,
+    "skewed": lambda generator, n: generator.exponential(size=n) - 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("seeds", "noise", "expected"),
+    [
+        (6, "normal", 0.933),
+        (6, "steps", 0.935),
+        (6, "skewed", 0.898),
+        (10, "normal", 0.945),
+        (10, "steps", 0.946),
+        (10, "skewed", 0.925),
+    ],
+)
+def test_coverage_is_as_documented(seeds: int, noise: str, expected: float) -> None:
+    """Each data set has expected difference 0."""
+    generator = np.random.default_rng(0)
+    repeats = 1200
+    intervals = [paired_interval(NOISES[noise](generator, seeds), seed=n) for n in range(repeats)]
+    covered = sum(low <= 0 <= high for _, low, high in intervals) / repeats
+    assert covered == pytest.approx(expected, abs=3 * monte_carlo_error(expected, repeats))
+
+
+def monte_carlo_error(rate: float, repeats: int) -> float:
+    return math.sqrt(rate * (1 - rate) / repeats)
+
+
+def test_same_seed_same_interval() -> None:
+    differences = np.random.default_rng(0).normal(size=10)
+    first = paired_interval(differences, seed=7)
+    assert paired_interval(differences.tolist(), seed=7) == first
+    assert paired_interval(differences, seed=8) != first
+
+
+several = st.lists(st.integers(-40, 40), min_size=2, max_size=12)
+
+
+@given(several.filter(lambda x: len(set(x)) > 1), st.floats(-2, 2), st.floats(0.1, 10))
+@settings(max_examples=50)
+def test_interval_follows_shift_and_scale(
+    differences: list[int], shift: float, scale: float
+) -> None:
+    expected = shift + scale * np.array(paired_interval(differences, 200, seed=0))
+    moved = paired_interval(shift + scale * np.array(differences), 200, seed=0)
+    assert moved == pytest.approx(expected, rel=1e-7, abs=1e-7)
+
+
+@given(several)
+@settings(max_examples=50)
+def test_interval_lies_within_the_data_and_around_the_mean(differences: list[int]) -> None:
+    mean, low, high = paired_interval(differences, 200, seed=0)
+    assert min(differences) - 1e-6 <= low <= mean <= high <= max(differences) + 1e-6
+
+
+def test_swapping_the_settings_turns_the_interval_around() -> None:
+    skewed = np.random.default_rng(0).exponential(size=10)
+    mean, low, high = paired_interval(skewed, 50_000, seed=0)
+    swapped = paired_interval(-skewed[::-1], 50_000, seed=1)
+    assert swapped == pytest.approx((-mean, -high, -low), abs=0.03 * (high - low))
+    assert high - mean > 1.2 * (mean - low)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [-1.0, 0.0, 0.25])
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_equal_differences_leave_no_width(seeds: int, value: float) -> None:
+    assert paired_interval([value] * seeds, seed=0) == Interval(value, value, value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_interval_of_two_seeds_is_their_range() -> None:
+    assert paired_interval([0.25, 0.75], seed=0) == pytest.approx((0.5, 0.25, 0.75))
+
+
+@pytest.mark.parametrize(
+    "differences", [[], [0.1], 0.1, [[0.1, 0.2]], [0.1, math.nan], [0.1, math.inf]]
+)
+def test_paired_interval_refuses(differences: npt.ArrayLike) -> None:
+    with pytest.raises(ValueError, match=r"^differences: "):
+        paired_interval(differences, seed=0)
+
+
+def test_paired_interval_refuses_few_resamples() -> None:
+    with pytest.raises(ValueError, match=r"^resamples: got 99"):
+        paired_interval([0.1, 0.2], 99, seed=0)
+
+
+def flipped_p(differences: npt.ArrayLike) -> Floats:
+    """Sign-flip p of every flip of whole numbers, counted one by one; the last is the data's."""
+    whole = np.array(differences, dtype=np.int64)
+    flips = np.array(list(itertools.product([-1, 1], repeat=len(whole))))
+    sums = np.abs(flips @ whole)
+    return np.array([(sums >= own).mean() for own in np.unique(sums)])[
+        np.unique(sums, return_inverse=True)[1]
+    ]
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 6, 8, 11])
+def test_sign_flips_of_accuracies_are_those_of_counts(seeds: int) -> None:
+    """In floats equal sums differ: 0.9931 - 0.9924 is not 0.9932 - 0.9925."""
+    for first, second in np.random.default_rng(seeds).integers(9900, 9940, size=(20, 2, seeds)):
+        expected = flipped_p(first - second)[-1]
+        assert sign_flip_test(first / 10_000 - second / 10_000) == expected
+
+
+def test_sign_flip_test_changes_with_neither_order_nor_sign_nor_unit() -> None:
+    differences = np.array([0.3, -0.1, 0.25, 0.7, 0.0, 0.4])
+    p = sign_flip_test(differences)
+    assert p == 8 / 64
+    assert sign_flip_test(differences[::-1]) == p
+    assert sign_flip_test(-1e-6 * differences) == p
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 6, 10])
+def test_agreeing_seeds_reach_the_floor(seeds: int) -> None:
+    assert sign_flip_test(np.arange(1, seeds + 1)) == sign_flip_floor(seeds)
+
+
+def test_zeros_show_nothing() -> None:
+    assert sign_flip_test(np.zeros(8)) == 1
+
+
+def test_many_seeds_are_flipped_at_random() -> None:
+    """The exact p is of the binomial distribution: all sizes are equal."""
+    differences = np.repeat([1, -1], [15, 5])
+    p, exact = sign_flip_test(differences), stats.binomtest(15, 20).pvalue
+    assert p == pytest.approx(exact, abs=4 * monte_carlo_error(exact, 2**16))
+    assert sign_flip_test(differences) == p
+    assert sign_flip_test(np.ones(40)) == 1 / (1 + 2**16)
+
+
+@pytest.mark.parametrize("differences", [[], 0.1, [[0.1, 0.2]], [0.1, math.nan], [math.inf]])
+def test_sign_flip_test_refuses(differences: npt.ArrayLike) -> None:
+    with pytest.raises(ValueError, match=r"^differences: "):
+        sign_flip_test(differences)
+
+
+@pytest.mark.parametrize(("seeds", "step"), [(6, 2), (10, 7)])
+def test_sign_flips_of_noise_are_significant_as_often_as_they_can_be(seeds: int, step: int) -> None:
+    """Seeds share an effect that pairing removes; `step` is the noise's SD in steps of accuracy.
+
+    What 5 % comes to depends on the sizes that are flipped: at most 2 / 64 with six seeds.
+    """
+    generator = np.random.default_rng(1)
+    repeats, found, attainable = 700, 0, 0.0
+    for _ in range(repeats):
+        effects = generator.normal(scale=20, size=seeds)
+        correct = np.round(9930 + effects + step * generator.normal(size=(2, seeds)))
+        found += sign_flip_test(correct[0] / 10_000 - correct[1] / 10_000) <= 0.05
+        attainable += float((flipped_p(correct[0] - correct[1]) <= 0.05).mean()) / repeats
+    assert attainable <= 0.05
+    error = monte_carlo_error(attainable, repeats)
+    assert found / repeats == pytest.approx(attainable, abs=3 * error)
+
+
+def test_sign_flip_test_finds_a_shift_of_1_2_sd_with_ten_seeds() -> None:
+    generator = np.random.default_rng(0)
+    found = [sign_flip_test(generator.normal(1.2, size=10)) <= 0.05 for _ in range(400)]
+    assert np.mean(found) > 0.8
+
+
+def exact_trend(values: npt.ArrayLike) -> float:
+    """Two-sided p of Page's L: its null distribution convolved over seeds, ties and all."""
+    ranks = np.round(2 * stats.rankdata(values, axis=1)).astype(np.int64)
+    chances = np.ones(1)
+    for row in ranks:
+        orders = np.array(list(itertools.permutations(row)))
+        sums = orders @ np.arange(1, len(row) + 1)
+        chances = np.convolve(chances, np.bincount(sums) / len(sums))
+    observed = int((ranks @ np.arange(1, ranks.shape[1] + 1)).sum())
+    up, down = float(chances[observed:].sum()), float(chances[: observed + 1].sum())
+    return min(1.0, 2 * min(up, down))
+
+
+@given(st.integers(1, 8), st.integers(2, 5), st.sampled_from([1, 3, 20]), st.integers(0, 2**32))
+@settings(max_examples=60)
+def test_trend_p_is_that_of_all_permutations(
+    seeds: int, count: int, spread: int, seed: int
+) -> None:
+    values = np.random.default_rng(seed).integers(spread + 1, size=(seeds, count)) / 10_000
+    exact = exact_trend(values)
+    error = 2 * monte_carlo_error(exact / 2, 4000)
+    assert trend_test(values, 4000, seed=seed).p == pytest.approx(exact, abs=5 * error + 1e-3)
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.3, -0.3])
+def test_without_ties_it_is_pages_test_both_ways(slope: float) -> None:
+    values = np.random.default_rng(0).normal(size=(8, 5)) + slope * np.arange(5)
+    up, down = (
+        stats.page_trend_test(data, method="exact").pvalue for data in (values, values[:, ::-1])
+    )
+    expected = min(1.0, 2 * min(up, down))
+    assert exact_trend(values) == pytest.approx(expected)
+    error = 2 * monte_carlo_error(expected / 2, 100_000)
+    assert trend_test(values, 100_000, seed=0).p == pytest.approx(expected, abs=4 * error + 1e-4)
+
+
+def test_seed_effects_and_units_leave_the_trend_as_it_is() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.integers(5, size=(6, 4))
+    p = trend_test(values, 500, seed=3)
+    assert trend_test(values.tolist(), 500, seed=3) == p
+    assert trend_test(values + 100 * generator.integers(9, size=(6, 1)), 500, seed=3) == p
+    assert trend_test(values * 2.0**-20, 500, seed=3) == p
+    assert trend_test(values, 500, seed=4) != p
+
+
+def test_trend_p_has_a_floor_and_a_ceiling() -> None:
+    rising = np.tile(np.arange(6), (10, 1))
+    assert trend_test(rising, 999, seed=0) == (2 / 1000, True)
+    assert trend_test(rising[:, ::-1], 999, seed=0) == (2 / 1000, False)
+    assert trend_test(np.ones((10, 6)), 999, seed=0).p == 1
+    assert trend_test(rising[:1, :3], 9999, seed=0).p == pytest.approx(1 / 3, abs=0.03)
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_trends_in_noise_are_rarely_significant(step: int) -> None:
+    """Ten seeds, each with an effect of its own, and six settings, with many and with few ties."""
+    generator = np.random.default_rng(step)
+    repeats, found = 1500, 0
+    for repeat in range(repeats):
+        effects = generator.normal(scale=20, size=(10, 1))
+        correct = np.round(9930 + effects + step * generator.normal(size=(10, 6)))
+        found += trend_test(correct / 10_000, 999, seed=repeat).p <= 0.05
+    # L comes in steps, which leaves 4.8 to 4.9 of the 5 %.
+    assert found / repeats == pytest.approx(0.048, abs=3 * monte_carlo_error(0.048, repeats))
+
+
+def test_trend_of_1_3_sd_over_six_settings_is_found_with_ten_seeds() -> None:
+    generator = np.random.default_rng(0)
+    rise = np.linspace(0, 1.3, 6)
+    found = [
+        trend_test(rise + generator.normal(size=(10, 6)), 999, seed=n).p <= 0.05 for n in range(400)
+    ]
+    assert np.mean(found) > 0.8
+
+
+@given(st.integers(1, 6), st.integers(2, 7), st.integers(0, 2**32))
+@settings(max_examples=40)
+def test_fitted_change_is_that_of_a_line_through_each_seed(
+    seeds: int, count: int, seed: int
+) -> None:
+    values = np.random.default_rng(seed).normal(size=(seeds, count))
+    lines = [np.polynomial.Polynomial.fit(range(count), row, 1) for row in values]
+    expected = [line(count - 1) - line(0) for line in lines]
+    change = fitted_change(values)
+    assert change.dtype == np.float64
+    np.testing.assert_allclose(change, expected, atol=1e-9)
+
+
+def test_fitted_change_of_two_settings_is_their_difference() -> None:
+    np.testing.assert_allclose(fitted_change(np.array([[0.5, 0.75], [1.0, -1.0]])), [0.25, -2.0])
+
+
+ordered = pytest.mark.parametrize(
+    "values", [[], [[]], [[1], [2]], [1, 2], np.zeros((2, 2, 2)), [[0, math.nan]], [[0, math.inf]]]
+)
+
+
+@ordered
+def test_trend_test_refuses(values: npt.ArrayLike) -> None:
+    with pytest.raises(ValueError, match=r"^values: "):
+        trend_test(values, seed=0)
+
+
+@ordered
+def test_fitted_change_refuses(values: npt.ArrayLike) -> None:
+    with pytest.raises(ValueError, match=r"^values: "):
+        fitted_change(values)
+
+
+def test_a_climb_that_ends_in_a_collapse_is_no_fall() -> None:
+    values = np.array([[0.990, 0.991, 0.992, 0.993, 0.994, 0.1]] * 10)
+    assert trend_test(values, 999, seed=0).rising
+    assert (fitted_change(values) < 0).all()
+
+
+def test_trend_test_refuses_no_resamples() -> None:
+    with pytest.raises(ValueError, match=r"^resamples: got 0"):
+        trend_test([[0, 1]], 0, seed=0)
+
+
+def stepped_down(p_values: list[float]) -> list[float]:
+    adjusted, largest = dict[int, float](), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, (len(p_values) - rank) * p_values[index])
+        adjusted[index] = min(1.0, largest)
+    return [adjusted[index] for index in range(len(p_values))]
+
+
+@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.05, 1.0]), max_size=15))
+def test_holm_steps_down(p_values: list[float]) -> None:
+    adjusted = holm(p_values)
+    assert adjusted == pytest.approx(stepped_down(p_values))
+    assert all(type(p) is float for p in adjusted)
+
+
+def test_holm_of_three() -> None:
+    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+
+
+@pytest.mark.parametrize("p_values", [0.5, [[]], [[0.5]], [0.5, math.nan], [-0.1], [0.5, 1.1]])
+def test_holm_refuses(p_values: npt.ArrayLike) -> None:
+    with pytest.raises(ValueError, match=r"^p_values: "):
+        holm(p_values)
+
+
+def test_a_family_of_thirteen_nulls_rarely_yields_a_finding() -> None:
+    """The p-values are Student's, hence uniform: Holm's correction alone is at work."""
+    generator = np.random.default_rng(0)
+    families = 1500
+    p = stats.ttest_1samp(generator.normal(size=(families, 13, 10)), 0, axis=2).pvalue
+    found = np.mean([min(holm(family)) <= 0.05 for family in p])
+    expected = 1 - (1 - 0.05 / 13) ** 13
+    assert found == pytest.approx(expected, abs=3 * monte_carlo_error(expected, families))
+    assert (p.min(axis=1) <= 0.05).mean() > 0.4
+
+
+def test_a_family_of_thirteen_sign_flip_tests_rarely_yields_a_finding() -> None:
+    """The smallest p, 2 / 1024, is the only one that 13 tests leave below 0.05."""
+    generator = np.random.default_rng(0)
+    families = 150
+    p = np.array(
+        [[sign_flip_test(generator.normal(size=10)) for _ in range(13)] for _ in range(families)]
+    )
+    found = np.mean([min(holm(family)) <= 0.05 for family in p])
+    assert 0 < found <= 0.05 + 3 * monte_carlo_error(0.05, families)
+    assert (p.min(axis=1) <= 0.05).mean() > 0.3
+
+
+@pytest.mark.parametrize(("seeds", "tests"), [(1, 1), (6, 1), (9, 13), (10, 13), (3, 5)])
+def test_smallest_p_is_what_agreeing_seeds_reach(seeds: int, tests: int) -> None:
+    family = [sign_flip_test(np.arange(1, seeds + 1)), *[1.0] * (tests - 1)]
+    assert smallest_p(seeds, tests) == pytest.approx(min(holm(family)))
+
+
+def test_thirteen_tests_take_ten_seeds() -> None:
+    assert smallest_p(9, 13) > 0.05 > smallest_p(10, 13)
+
+
+@pytest.mark.parametrize(("seeds", "tests", "name"), [(0, 1, "seeds"), (5, 0, "tests")])
+def test_smallest_p_refuses(seeds: int, tests: int, name: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: got 0"):
+        smallest_p(seeds, tests)

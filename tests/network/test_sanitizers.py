@@ -1,0 +1,74 @@
+"""The engine under sanitizers: it reads and writes its own memory alone, whatever its shapes."""
+
+import itertools
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from normlab.network import engine, networks
+from normlab.network.compiled import Processor
+from tests.network import harness
+from tests.network.test_engine import KINDS, plan_of
+
+CLANG = shutil.which("clang-19")
+SANITIZERS = [
+    *("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "-fno-sanitize=alignment",  # rows of registers begin where a multiple of a register does
+]
+
+
+@pytest.mark.skipif(not CLANG, reason="needs clang-19")
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_no_step_and_no_prediction_leaves_its_memory(
+    kind: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert CLANG
+    run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
+    monkeypatch.setattr(engine, "run", run)
+    rng = np.random.default_rng(0)
+    shapes = [networks.REFERENCE, *(random_architecture(rng) for _ in range(4))]
+    for shape in shapes:
+        sizes = [1, 5, 16, 20, 127, 128] if shape is networks.REFERENCE else [5, 20]
+        for size, (variant, setting) in itertools.product(sizes, SETTINGS):
+            network = networks.build(variant, shape, **setting)
+            networks.initialize(network, rng)
+            weights = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+            found = plan_of(network, shape.side)
+            images = rng.integers(0, 256, (size, shape.side, shape.side), dtype=np.uint8)
+            labels = rng.integers(0, shape.classes, size, dtype=np.uint8)
+            maps = rng.choice(
+                np.array([np.nan, np.inf, -1e30, 0.5, 1, 3], np.float32), (size, 2, 3)
+            )
+            velocity = {name: np.zeros_like(weights[name]) for name, _ in found.parameters}
+            step = engine.Recipe(size, 0.01, 0.9, True, 0.1)
+            examples = engine.Examples(images, labels, rng.permutation(size), maps)
+            engine.train(found, weights, velocity, step, examples)
+            engine.measure(found, weights, images, labels)
+
+
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("bn_l1", {}),
+    ("gn", {"gn_groups": 4}),
+    ("ln", {"ln_affine": "elementwise"}),
+    ("ln", {"ln_affine": "channel"}),
+]
+
+
+def random_architecture(rng: np.random.Generator) -> networks.Architecture:
+    side = int(rng.integers(7, 17))
+    layers: list[tuple[int, int, int, int]] = []
+    pools: list[int] = []
+    channels, here = 1, side
+    for i in (1, 2, 3):
+        kernel, pad = int(rng.choice([1, 3])), int(rng.integers(2))
+        if (after := here + 2 * pad - kernel + 1) < 2:
+            break
+        layers.append((channels, int(rng.integers(1, 20)), kernel, pad))
+        channels, here = layers[-1][1], after
+        if here >= 4 and rng.integers(2):
+            pools.append(i)
+            here //= 2
+    return networks.Architecture(side, int(rng.integers(2, 12)), tuple(layers), tuple(pools))

@@ -1,0 +1,273 @@
+"""The project's claims about itself, checked without running the pipeline."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from normlab.errors import InputError
+from normlab.params import Flat, Params
+from normlab.studies import Settings
+from stages.__main__ import WORKERS_IMPORT
+from tools import headline
+
+ROOT = Path(__file__).parents[2]
+PIPELINES = ["dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"]
+STAGES = {
+    name: stage
+    for pipeline in PIPELINES
+    for name, stage in YAML(typ="safe").load(ROOT / pipeline)["stages"].items()
+}
+ENTRY = "stages/__main__.py"
+CLUSTER = "normlab/training/cluster.py"
+LOCKS = ["requirements.lock", "requirements-dev.lock"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+GROUPS = PROJECT["dependency-groups"]
+STUDIES = ["groups", "l1", "layer_norm", "batch_size", "replication"]
+
+
+def own_module(name: str) -> str | None:
+    for path in (f"{name.replace('.', '/')}.py", f"{name.replace('.', '/')}/__init__.py"):
+        if (ROOT / path).is_file():
+            return path
+    return None
+
+
+def imported(path: Path) -> set[str]:
+    """Modules, and names in them, that a file imports, at its top or inside a function."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.module
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@cache
+def imports(path: str) -> frozenset[str]:
+    """Our own files that a file imports."""
+    names = [name.split(".") for name in imported(ROOT / path)]
+    parents = {".".join(parts[:i]) for parts in names for i in range(1, 9)}
+    return frozenset(file for name in parents if (file := own_module(name)))
+
+
+def closure(path: str) -> set[str]:
+    seen: set[str] = set()
+    waiting = {path}
+    while waiting:
+        seen.add(current := waiting.pop())
+        waiting |= imports(current) - seen
+    return seen
+
+
+def code_of(stage: str) -> set[str]:
+    """Our own files that a stage runs, imported or beside those."""
+    module = re.fullmatch(r"stages/python -m stages (\w+)( \w+)*", STAGES[stage]["cmd"])
+    assert module
+    modules = closure(f"stages/{module[1]}.py") | closure("normlab/errors.py") | {ENTRY}
+    beside = [f for m in modules for f in (ROOT / m).parent.glob(f"{Path(m).stem}.*")]
+    return {str(f.relative_to(ROOT)) for f in beside if f.suffix != ".pyc"}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_code_deps_are_the_import_closure(stage: str) -> None:
+    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("normlab/", "stages/"))]
+    assert sorted(code) == sorted(code_of(stage))
+
+
+def test_workers_are_prepared_for_the_stages_that_have_them() -> None:
+    modules = {stage: STAGES[stage]["cmd"].split()[3] for stage in STAGES}
+    with_workers = {m for stage, m in modules.items() if CLUSTER in code_of(stage)}
+    assert with_workers == set(WORKERS_IMPORT)
+    for stage, module in modules.items():
+        if preloaded := own_module(WORKERS_IMPORT.get(module, "")):
+            assert preloaded in code_of(stage)
+
+
+def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> None:
+    inner = tmp_path / "inner.py"
+    inner.write_text("def f():\n    from normlab import params\n")
+    assert imports(str(inner)) == {"normlab/__init__.py", "normlab/params.py"}
+
+
+def test_no_stage_that_trains_depends_on_test_images() -> None:
+    scores = [f"score_{study}" for study in STUDIES]
+    readers = [name for name, stage in STAGES.items() if "data/test" in stage.get("deps", [])]
+    assert readers == ["evaluate", *scores]
+    training = [
+        n for n, stage in STAGES.items() if "normlab/training/trial.py" in stage.get("deps", [])
+    ]
+    assert training == ["train_bn_l1", "train_gn", "train_ln", *STUDIES]
+    for name in training:
+        deps = STAGES[name]["deps"]
+        assert [d for d in deps if not d.startswith(("normlab/", "stages/"))] == ["data/train"]
+
+
+def test_every_stage_is_described_and_the_stages_are_these() -> None:
+    trained = ["train_bn_l1", "train_gn", "train_ln"]
+    scores = [f"score_{study}" for study in STUDIES]
+    assert list(STAGES) == [
+        *("download", *trained, "evaluate", "plot"),
+        *(*STUDIES, *scores, "judge", "report"),
+    ]
+    assert all(stage["desc"] for stage in STAGES.values())
+
+
+def test_what_computes_and_draws_from_tables_does_not_import_torch() -> None:
+    script = (
+        "import sys, stages.plot, stages.judge, stages.report; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True)
+
+
+def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
+    """Nothing has changed since the committed run; in a fresh clone, cached outputs are absent."""
+    locked: dict[str, Any] = {}
+    for pipeline in PIPELINES:
+        lock = (ROOT / pipeline).with_suffix(".lock")
+        locked |= YAML(typ="safe").load(lock)["stages"]
+    assert set(locked) == set(STAGES)
+    files = [file for stage in locked.values() for file in stage.get("deps", []) + stage["outs"]]
+    versions = {(file["path"], file["md5"]) for file in files}
+    assert len(versions) == len({path for path, _ in versions}), "stages saw different versions"
+    with Repo(str(ROOT)) as repo:
+        status: dict[str, Any] = repo.status()
+    changes = [
+        (stage, path, state)
+        for stage, entries in status.items()
+        for entry in entries
+        for kind in entry.values()
+        for path, state in (kind.items() if isinstance(kind, dict) else [(kind, "changed")])
+    ]
+    cached, absent = ("data/", "models/"), {"deleted", "not in cache"}
+    assert [c for c in changes if not (c[1].startswith(cached) and c[2] in absent)] == []
+
+
+@pytest.mark.parametrize(
+    ("file", "model"), [("params.yaml", Params), ("studies/params.yaml", Settings)]
+)
+def test_the_readme_names_every_parameter_with_its_default(file: str, model: type[Flat]) -> None:
+    readme = (ROOT / "README.md").read_text()
+    values = YAML(typ="safe").load(ROOT / file)
+    for name in model.model_fields:
+        shown = json.dumps(values[name]).strip('"')
+        assert f"| `{name}` | `{shown}` |" in readme, name
+
+
+def test_the_readmes_headline_is_the_reports_short_form() -> None:
+    short = (ROOT / "reports/README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    before, after = (readme.index(mark) for mark in headline.MARKS)
+    shown = readme[before:after].removeprefix(headline.MARKS[0])
+    assert shown.strip() == headline.headline(short).strip()
+    table = (ROOT / "reports/findings.md").read_text().strip()
+    assert table in short
+    assert table in shown
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    for variant in ("bn_l1", "gn", "ln"):
+        assert f"{metrics[variant]['accuracy']:.2%}".replace("%", " %") in shown
+    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
+        assert (ROOT / target).exists(), target
+
+
+def test_a_readme_without_marks_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/README.md").write_text("# Title\n\n![x](figures/x.png)\n")
+    (tmp_path / "README.md").write_text("# normlab\n")
+    with pytest.raises(InputError, match=r"README\.md: got no headline to replace"):
+        headline.main()
+    assert (tmp_path / "README.md").read_text() == "# normlab\n"
+    (tmp_path / "README.md").write_text("a\n" + "\nold\n".join(headline.MARKS) + "\nb\n")
+    headline.main()
+    made = (tmp_path / "README.md").read_text()
+    assert made.startswith(f"a\n{headline.MARKS[0]}\n\n![x](reports/figures/x.png)\n")
+    assert "old" not in made
+    assert made.endswith(f"{headline.MARKS[1]}\nb\n")
+    headline.main()
+    assert (tmp_path / "README.md").read_text() == made
+
+
+def packages(requirements: Iterable[str]) -> set[str]:
+    """Names of packages, spelt as the index spells them."""
+    names = (re.match(r"[\w.-]+", requirement) for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name}
+
+
+def pins(lock: str) -> set[str]:
+    """`name==version` of all that a lock file holds with at least one hash."""
+    pin = r"^([a-z0-9-]+==\S+)(?: ; .*)? \\\n    --hash=sha256:[0-9a-f]{64}\b"
+    return set(re.findall(pin, (ROOT / lock).read_text(), re.MULTILINE))
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_a_lock_file_is_hashed_and_names_no_host(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    assert "://" not in text
+    assert set(re.findall(r"^\S+", text, re.MULTILINE)) == pins(lock)
+
+
+def test_the_lock_files_hold_what_the_project_names_and_agree() -> None:
+    runs, develops = (pins(lock) for lock in LOCKS)
+    assert packages(PROJECT["project"]["dependencies"] + GROUPS["install"]) <= packages(runs)
+    assert packages(GROUPS["dev"]) <= packages(develops)
+    assert {"mypy", "playwright", "pytest", "ruff"} & packages(runs) == set()
+    shared = {pin for pin in develops if packages([pin]) <= packages(runs)}
+    assert "numpy" in packages(shared)
+    assert shared <= runs
+
+
+@pytest.mark.parametrize(
+    ("folders", "extra"),
+    [(["benchmarks", "normlab", "stages"], []), (["tests"], GROUPS["dev"])],
+    ids=["run", "test"],
+)
+def test_what_the_code_imports_the_project_names(folders: list[str], extra: list[str]) -> None:
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    modules = {name.split(".")[0] for file in files for name in imported(file)}
+    foreign = {m for m in modules - sys.stdlib_module_names if not (ROOT / m).is_dir()}
+    assert "torch" in foreign
+    named = packages(PROJECT["project"]["dependencies"] + extra)
+    homes = packages_distributions()
+    assert {m for m in foreign if not packages(homes.get(m, [])) & named} == set()
+
+
+def test_torch_trains_without_triton_which_the_lock_leaves_out() -> None:
+    assert "triton" not in packages(pins(LOCKS[0]) | pins(LOCKS[1]))
+    script = """
+import importlib.util, torch, torchvision
+from normlab.network import networks
+from torchvision.transforms import functional
+assert importlib.util.find_spec("triton") is None, "triton is installed"
+network = networks.build("bn_l1").train()
+before = [p.clone() for p in network.parameters()]
+optimizer = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+pixels = functional.affine(torch.rand(8, 1, 28, 28), 5, [1, 1], 0.9, [3])
+torch.nn.functional.cross_entropy(network(pixels), torch.arange(8)).backward()
+optimizer.step()
+assert not any(torch.equal(*pair) for pair in zip(before, network.parameters()))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    workflow = (ROOT / ".github/workflows/ci.yml").read_text()
+    uses = re.findall(r"uses: (\S+)", workflow)
+    assert uses
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action) for action in uses)
