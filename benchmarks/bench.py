@@ -29,11 +29,11 @@ from benchmarks import pipeline
 from normlab import params
 from normlab.network import compiled, engine, networks
 from normlab.network.compiled import Processor
-from normlab.training import cluster, trial, trials
-from normlab.training.trial import Data, Recipe
+from normlab.training import cluster, machine, trial, trials
+from normlab.training.recipe import Data, Recipe, State
 from stages import train
 
-VARIANTS = tuple(networks.NORMALIZATIONS)
+VARIANTS = tuple(networks.VARIANTS)
 REPETITIONS = 5
 IMAGES = 16_384
 TEXTBOOK_IMAGES = 4_096
@@ -157,14 +157,14 @@ def engine_speed(client: Client, kind: Processor, data: Data, recipe: Recipe) ->
     return speed_of(client, partial(ours_on, kind), recipe, data)
 
 
-def ours(recipe: Recipe, state: trial.State, data: Data) -> float:
+def ours(recipe: Recipe, state: State, data: Data) -> float:
     """Seconds of an epoch."""
     begun = time.perf_counter()
     trial.train_epoch(recipe, state, data)
     return time.perf_counter() - begun
 
 
-def ours_on(kind: Processor, recipe: Recipe, state: trial.State, data: Data) -> float:
+def ours_on(kind: Processor, recipe: Recipe, state: State, data: Data) -> float:
     """Seconds of an epoch on a kind of processor, of few images where that is slow; scaled."""
     few = 16 if kind == SLOW else 1
     some = data._replace(
@@ -172,11 +172,11 @@ def ours_on(kind: Processor, recipe: Recipe, state: trial.State, data: Data) -> 
         train_labels=data.train_labels[: len(data.train_labels) // few],
     )
     with mock.patch.object(compiled, "processor", return_value=kind):
-        trial.resolve(recipe)  # compiles, once
+        machine.resolve(recipe)  # compiles, once
         return few * ours(recipe, state, some)
 
 
-def pytorch(recipe: Recipe, state: trial.State, data: Data) -> float:
+def pytorch(recipe: Recipe, state: State, data: Data) -> float:
     """Seconds of an epoch without the engine."""
     unknown = engine.Unsupported("what it is not asked for")
     with mock.patch.object(engine, "plan", return_value=unknown):
@@ -205,7 +205,7 @@ def textbook(folder: str, recipe: Recipe, workers: int) -> float:
     loader = DataLoader(
         dataset, recipe.batch_size, True, num_workers=workers, multiprocessing_context=fork
     )
-    network = networks.build(recipe.variant, **recipe.settings).train()
+    network = networks.build(recipe.variant, **recipe.norm_params).train()
     optimizer = torch.optim.SGD(network.parameters(), recipe.lr, recipe.momentum, nesterov=True)
     begun = time.perf_counter()
     for images, labels in loader:
@@ -253,7 +253,7 @@ def flops(recipe: Recipe) -> float:
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
     from torch.utils.flop_counter import FlopCounterMode
 
-    network = networks.build(recipe.variant, **recipe.settings)
+    network = networks.build(recipe.variant, **recipe.norm_params)
     with FlopCounterMode(display=False) as counter:
         network(torch.zeros(1, 1, 28, 28)).sum().backward()
     return float(counter.get_total_flops())

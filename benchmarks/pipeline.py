@@ -15,7 +15,7 @@ import psutil
 from ruamel.yaml import YAML
 from tqdm import tqdm
 
-from normlab.network.networks import NORMALIZATIONS
+from normlab.network.networks import VARIANTS
 from stages import train
 
 BIN = Path(sys.executable).parent
@@ -107,7 +107,7 @@ def growth(clone: Path) -> list[str]:
     budgets = [BUDGET, *(BUDGET | {key: v} for key, values in GROWTH.items() for v in values)]
     for budget in tqdm(budgets, desc="growth"):
         set_params(clone, budget)
-        command = [sys.executable, "-m", "stages", "train", list(NORMALIZATIONS)[1]]
+        command = [sys.executable, "-m", "stages", "train", list(VARIANTS)[1]]
         begun, peak = time.perf_counter(), 0.0
         with psutil.Popen(
             command, cwd=clone, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 LABELS = {"bn_l1": "Batch norm + L1", "gn": "Group norm", "ln": "Layer norm"}
 MINUS = "\N{MINUS SIGN}"
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 
@@ -53,3 +54,11 @@ def between(low: str, high: str) -> str:
 def two_digits(value: float) -> str:
     """Write a number with two decimals."""
     return f"{value:.2f}"
+
+
+def power_of_ten(value: float) -> str:
+    """Write a number, a power of ten as such: 0.0001 as 10⁻⁴, 0.0002 as it is."""
+    exponent = round(math.log10(value)) if value > 0 else 0
+    if exponent == 0 or value != 10.0**exponent:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(SUPERSCRIPT)

@@ -1,7 +1,8 @@
-"""The studies: which settings each compares, and the parameters that say so.
+"""The studies: which arms each compares, and the parameters that say so.
 
-A setting is what the pipeline trains, with some parameters changed. All else, and whatever a study
-does not change, is as in `params.yaml`.
+An arm is a variant as the pipeline trains it, with some parameters changed. All else, and whatever
+a study does not change, is as in `params.yaml`. The main comparison is the study `main`, whose arms
+change nothing.
 """
 
 import itertools
@@ -10,14 +11,16 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import AfterValidator, Field
 
-from normlab.network import networks
+from normlab import formatting
+from normlab.network.architecture import REFERENCE
 from normlab.params import SEEDS, TRAINING_IMAGES, Count, Flat, Params, Range, Seeds
 
+MAIN = "main"
 TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"
 BATCH_SIZES = f"a list of at least two whole numbers from 1 to {TRAINING_IMAGES}, ascending"
 GROUPS = "a list of at least two whole numbers, 1 or more, ascending"
 LAMBDAS = "a list of at least two numbers, 0 or more, ascending"
-LAYERS = len(networks.REFERENCE.convolutions)
+LAYERS = len(REFERENCE.convolutions)
 
 
 def _ascending(values: list[Any]) -> list[Any]:
@@ -73,89 +76,162 @@ class Settings(Flat):
     replication_affine_shear: float = Field(ge=0, lt=90, description="degrees from 0 to below 90")
 
 
-class Setting(NamedTuple):
-    """One of the settings that a study compares."""
+class Arm(NamedTuple):
+    """What a study compares with its other arms: a variant with some parameters changed."""
 
-    name: str
+    study: str
     variant: str
     changes: dict[str, Any]
     """Parameters of `params.yaml` that differ, with their values here."""
+    factors: tuple[str, ...] = ()
+    """The parameters that the study compares: columns of its tables, the same for all its arms."""
+    label: str | None = None
+    """Its name for people; None for the variant's."""
+    folder: str | None = None
+    """Where its models are kept in the study's folder; None for the variant's key."""
+
+    @property
+    def name(self) -> str:
+        """Its name among the study's arms, as of a folder."""
+        return self.folder or self.variant
+
+    @property
+    def on_training_images(self) -> bool:
+        """Whether its trials learn from all training images and are measured on them again."""
+        return self.study != MAIN and STUDIES[self.study].on_training_images
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that name it in every table: study, variant and the factors' values.
+
+        None stands for a factor that this arm does not change.
+        """
+        values = {factor: self.changes.get(factor) for factor in self.factors}
+        return {"study": self.study, "variant": self.variant} | values
 
     def value(self, base: Params, key: str) -> Any:
         """Give the value of a parameter, as changed or else as in `base`."""
         return self.changes[key] if key in self.changes else getattr(base, key)
 
 
-def groups(own: Settings, _: Params) -> list[Setting]:
+class Study(NamedTuple):
+    """A question, and the arms whose comparison answers it."""
+
+    title: str
+    arms: Callable[[Settings, Params], list[Arm]]
+    on_training_images: bool = False
+    """Whether it trains on all training images and is measured on them after every epoch."""
+
+
+def groups(own: Settings, _: Params) -> list[Arm]:
     """Group norm with more and more groups."""
-    return [Setting(f"{count}", "gn", {"gn_groups": count}) for count in own.groups]
-
-
-def l1(own: Settings, _: Params) -> list[Setting]:
-    """Batch norm with a larger and larger penalty."""
-    return [Setting(f"{w:g}", "bn_l1", {"l1_lambda": w}) for w in own.l1_lambdas]
-
-
-def layer_norm(_: Settings, __: Params) -> list[Setting]:
-    """Layer norm with either affine, batch norm without a penalty, group norm."""
     return [
-        Setting("bn", "bn_l1", {"l1_lambda": 0.0}),
-        Setting("gn", "gn", {}),
-        Setting("ln_channel", "ln", {"ln_affine": "channel"}),
-        Setting("ln_elementwise", "ln", {"ln_affine": "elementwise"}),
+        Arm(
+            "groups",
+            "gn",
+            {"gn_groups": count},
+            ("gn_groups",),
+            formatting.many(count, "group"),
+            f"{count}",
+        )
+        for count in own.groups
     ]
 
 
-def batch_size(own: Settings, base: Params) -> list[Setting]:
-    """Each normalization at several batch sizes, the learning rate in proportion to them."""
-    variants: dict[str, tuple[str, dict[str, Any]]] = {
-        "bn": ("bn_l1", {"l1_lambda": 0.0}),
-        "gn": ("gn", {}),
-        "ln": ("ln", {}),
-    }
+def l1(own: Settings, _: Params) -> list[Arm]:
+    """Batch norm with a larger and larger penalty."""
     return [
-        Setting(
-            f"{name}_{size}",
+        Arm(
+            "l1",
+            "bn_l1",
+            {"l1_lambda": weight},
+            ("l1_lambda",),
+            f"λ = {formatting.power_of_ten(weight)}",
+            f"{weight:g}",
+        )
+        for weight in own.l1_lambdas
+    ]
+
+
+def layer_norm(_: Settings, __: Params) -> list[Arm]:
+    """Layer norm with either affine, batch norm without a penalty, group norm."""
+    arms: list[tuple[str, str, dict[str, Any], str]] = [
+        ("bn", "bn_l1", {"l1_lambda": 0.0}, "Batch norm"),
+        ("gn", "gn", {}, "Group norm"),
+        ("ln_channel", "ln", {"ln_affine": "channel"}, "Layer norm, per channel"),
+        ("ln_elementwise", "ln", {"ln_affine": "elementwise"}, "Layer norm, per element"),
+    ]
+    factors = ("l1_lambda", "ln_affine")
+    return [
+        Arm("layer_norm", variant, changes, factors, label, folder)
+        for folder, variant, changes, label in arms
+    ]
+
+
+def batch_size(own: Settings, base: Params) -> list[Arm]:
+    """Each normalization at several batch sizes, the learning rate in proportion to them."""
+    variants: list[tuple[str, str, dict[str, Any], str]] = [
+        ("bn", "bn_l1", {"l1_lambda": 0.0}, "Batch norm"),
+        ("gn", "gn", {}, "Group norm"),
+        ("ln", "ln", {}, "Layer norm"),
+    ]
+    return [
+        Arm(
+            "batch_size",
             variant,
             changes | {"batch_size": size, "lr": base.lr * size / base.batch_size},
+            ("batch_size",),
+            label,
+            f"{folder}_{size}",
         )
-        for name, (variant, changes) in variants.items()
+        for folder, variant, changes, label in variants
         for size in own.batch_sizes
     ]
 
 
-def replication(own: Settings, _: Params) -> list[Setting]:
+REPLICATED = (
+    "batch_size",
+    "lr",
+    "momentum",
+    "lr_step_epochs",
+    "lr_step_factor",
+    "l1_lambda",
+    "gn_groups",
+    "affine_rotation",
+    "affine_translation",
+    "affine_scale",
+    "affine_shear",
+)
+"""Parameters of the reference's recipe that `studies/params.yaml` has."""
+
+
+def replication(own: Settings, _: Params) -> list[Arm]:
     """Run the reference's three variants by its own recipe."""
-    recipe = {
-        key: getattr(own, f"replication_{key}")
-        for key in (
-            *("batch_size", "lr", "momentum", "lr_step_epochs", "lr_step_factor", "l1_lambda"),
-            *("affine_rotation", "affine_translation", "affine_scale", "affine_shear"),
-            "gn_groups",
-        )
-    }
+    recipe = {key: getattr(own, f"replication_{key}") for key in REPLICATED}
     fixed = {"lr_schedule": "step", "nesterov": False, "ln_affine": "elementwise"}
-    return [Setting(variant, variant, recipe | fixed) for variant in ("bn_l1", "gn", "ln")]
+    return [Arm("replication", variant, recipe | fixed) for variant in ("bn_l1", "gn", "ln")]
 
 
-GRIDS: dict[str, Callable[[Settings, Params], list[Setting]]] = {
-    "groups": groups,
-    "l1": l1,
-    "layer_norm": layer_norm,
-    "batch_size": batch_size,
-    "replication": replication,
+STUDIES = {
+    "groups": Study("How many groups?", groups),
+    "l1": Study("How large a penalty?", l1),
+    "layer_norm": Study("What do layer norm’s parameters buy?", layer_norm),
+    "batch_size": Study("How small a batch?", batch_size),
+    "replication": Study("What did the reference measure?", replication, on_training_images=True),
 }
+"""All but the main comparison, in the order in which they are shown."""
 
 
-def grid(study: str, own: Settings, base: Params) -> list[Setting]:
-    """All settings of a study, in its order, with its number of epochs.
+def arms(study: str, own: Settings, base: Params) -> list[Arm]:
+    """All arms of a study, in its order, with its number of epochs.
 
     Parameters
     ----------
     study
-        A key of `GRIDS`.
+        A key of `STUDIES`.
     own, base
         The parameters of the studies and of the pipeline.
     """
     epochs = {"epochs": getattr(own, f"{study}_epochs")}
-    return [s._replace(changes=s.changes | epochs) for s in GRIDS[study](own, base)]
+    found = STUDIES[study].arms(own, base)
+    return [arm._replace(changes=arm.changes | epochs) for arm in found]

@@ -15,5 +15,5 @@ def main() -> None:
     fetched = sources.fetch(INCOMING)
     with files.directory(TRAIN) as train, files.directory(TEST) as test:
         for split, directory in (("train", train), ("test", test)):
-            for name in datasets.SPLITS[split]:
+            for name in datasets.MNIST.splits[split]:
                 (directory / name).write_bytes(fetched[name])

@@ -4,23 +4,23 @@ from pathlib import Path
 
 from normlab import files
 from normlab.errors import InputError
-from normlab.evidence import claims
+from normlab.evidence import claims, declared, verdicts
+from normlab.studies import STUDIES
 
 CLAIMS = Path("studies/claims.yaml")
 TABLES = Path("reports/studies")
 PARAMETERS = Path("reports/parameters.csv")
-STUDIES = ("groups", "l1", "layer_norm", "batch_size", "replication")
 FINDINGS = Path("reports/findings.json")
 MARKDOWN = Path("reports/findings.md")
 
 
 def main() -> None:
     """Judge all claims; write the findings as JSON and as a Markdown table."""
-    declared = claims.load(CLAIMS).claims
-    tables = {s: files.read_table(TABLES / f"{s}.csv", dtype={"setting": str}) for s in STUDIES}
+    told = declared.load(CLAIMS).claims
+    tables = {study: files.read_table(TABLES / f"{study}.csv") for study in STUDIES}
     try:
-        found = claims.judge(declared, tables, files.read_table(PARAMETERS))
+        found = claims.judge(told, tables, files.read_table(PARAMETERS))
     except InputError as error:
         raise InputError(f"{CLAIMS}: {error}") from None
     files.write_metrics(FINDINGS, found)
-    files.write(MARKDOWN, claims.markdown(found).encode())
+    files.write(MARKDOWN, verdicts.markdown(found).encode())

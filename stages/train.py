@@ -4,10 +4,10 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-import pandas as pd
 from safetensors.numpy import save_file
 
 from normlab import files, params
+from normlab.studies import MAIN, Arm
 from normlab.training import trials
 
 PARAMS = Path("params.yaml")
@@ -21,16 +21,12 @@ def main(variant: str) -> None:
     settings = params.load(PARAMS)
     recipe = trials.recipe_of(variant, partial(getattr, settings))
     data = trials.read_data(settings.val_size, settings.train_size)
-    kept = CHECKPOINTS / variant
-    planned = [trials.Trial("", recipe, seed) for seed in settings.seeds]
-    states = [state for trial in trials.run(variant, planned, data, kept) for state in trial]
-
+    planned = [trials.Trial(Arm(MAIN, variant, {}), recipe, seed) for seed in settings.seeds]
+    history, kept = HISTORIES / f"{variant}.csv", CHECKPOINTS / variant
+    ran = trials.run(planned, data, history, kept)
     with files.directory(MODELS / variant) as directory:
-        for state in states:
+        for state in [state for states in ran for state in states]:
             path = directory / f"seed{state.seed}" / f"epoch{state.epoch:02d}.safetensors"
             path.parent.mkdir(exist_ok=True)
             save_file(state.weights, path)
-    history = pd.DataFrame([state.row for state in states])
-    history.insert(0, "variant", variant)
-    files.write_table(HISTORIES / f"{variant}.csv", history)
     shutil.rmtree(kept)

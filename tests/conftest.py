@@ -8,25 +8,25 @@ import pytest
 from hypothesis import settings
 
 from normlab.data.augment import Ranges
-from normlab.network.networks import NORMALIZATIONS
-from normlab.training.trial import Data, Recipe
+from normlab.network import networks
+from normlab.training.recipe import Data, Recipe
 
 # The same examples every time, and no verdict on a machine that happens to be busy.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 
-SETTINGS: dict[str, dict[str, Any]] = {
+NORM_PARAMS: dict[str, dict[str, Any]] = {
     "bn_l1": {},
     "gn": {"gn_groups": 4},
     "ln": {"ln_affine": "elementwise"},
 }
-VARIANTS = list(NORMALIZATIONS)
+VARIANTS = list(networks.VARIANTS)
 
 
 def make_recipe(variant: str = "gn", **changes: object) -> Recipe:
     fields = {
         "variant": variant,
-        "settings": SETTINGS[variant],
+        "norm_params": NORM_PARAMS[variant],
         "epochs": 2,
         "batch_size": 32,
         "lr": 0.015,

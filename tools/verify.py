@@ -165,7 +165,7 @@ def place_data(root: Path, incoming: Path) -> None:
     """Link the data files that are here to where `download` finds, and checks, them."""
     incoming.mkdir(parents=True)
     for folder in ("data/incoming", "data/train", "data/test"):
-        for name in datasets.FILES:
+        for name in datasets.MNIST.files:
             for file in (root / folder / name, root / folder / f"{name}.gz"):
                 if file.is_file() and not (incoming / file.name).exists():
                     (incoming / file.name).symlink_to(file.resolve())

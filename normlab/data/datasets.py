@@ -1,16 +1,16 @@
-"""MNIST as four IDX files: decoding, checking against pinned hashes, and the validation split.
+"""Data sets as records: their files, checked byte for byte, and the validation split.
 
-LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+Only MNIST is registered: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
 """
 
 import hashlib
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from normlab.data import idx
 from normlab.errors import InputError
 
 
@@ -21,73 +21,50 @@ class Pinned(NamedTuple):
     sha256: str
 
 
-SPLITS = {
-    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-}
-FILES = {
-    "train-images-idx3-ubyte": Pinned(
-        47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
-    ),
-    "train-labels-idx1-ubyte": Pinned(
-        60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
-    ),
-    "t10k-images-idx3-ubyte": Pinned(
-        7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
-    ),
-    "t10k-labels-idx1-ubyte": Pinned(
-        10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
-    ),
-}
+class Dataset(NamedTuple):
+    """All that is known of a data set before it is there."""
+
+    name: str
+    noun: str
+    """What an image shows, in the singular."""
+    classes: int
+    side: int
+    """Of its square images, in pixels."""
+    splits: dict[str, tuple[str, str]]
+    """Files of images and of labels, by split; the splits are train and test."""
+    files: dict[str, Pinned]
+
+    @property
+    def training_images(self) -> int:
+        """How many there are: an image is a label's byte, after eight of header."""
+        return self.files[self.splits["train"][1]].size - 8
+
+
+MNIST = Dataset(
+    name="MNIST",
+    noun="digit",
+    classes=10,
+    side=28,
+    splits={
+        "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+        "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+    },
+    files={
+        "train-images-idx3-ubyte": Pinned(
+            47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
+        ),
+        "train-labels-idx1-ubyte": Pinned(
+            60_008, "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"
+        ),
+        "t10k-images-idx3-ubyte": Pinned(
+            7_840_016, "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"
+        ),
+        "t10k-labels-idx1-ubyte": Pinned(
+            10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
+        ),
+    },
+)
 VALIDATION_SEED = 20_120_101
-
-
-def decode_idx(data: bytes) -> NDArray[np.uint8]:
-    """Decode an IDX file of unsigned bytes.
-
-    The format, from the MNIST page: two zero bytes, the type (0x08 for unsigned byte), the number
-    of dimensions, each dimension as a big-endian uint32, then the values in C order.
-
-    Parameters
-    ----------
-    data : bytes
-        The whole uncompressed file.
-
-    Returns
-    -------
-    numpy.ndarray
-        uint8, one dimension (labels) or three (images), writable.
-
-    Raises
-    ------
-    InputError
-        If the type or the number of dimensions is another, or the length does not fit them.
-    """
-    if data[:3] != b"\0\0\x08" or data[3:4] not in (b"\x01", b"\x03"):
-        raise InputError(f"IDX: got magic number {data[:4].hex()}, allowed: 00000801 or 00000803")
-    header = 4 + 4 * data[3]
-    if len(data) < header:
-        raise InputError(f"IDX: got {len(data)} bytes, expected a header of {header}")
-    shape = tuple(np.frombuffer(data[4:header], ">u4").tolist())
-    if len(data) != header + math.prod(shape):
-        raise InputError(
-            f"IDX: got {len(data)} bytes, expected {header + math.prod(shape)} for shape {shape}"
-        )
-    return np.frombuffer(data, np.uint8, offset=header).reshape(shape).copy()
-
-
-def encode_idx(array: NDArray[np.uint8]) -> bytes:
-    """Encode a uint8 array of one or three dimensions as an IDX file.
-
-    Raises
-    ------
-    ValueError
-        If the array has another type or number of dimensions.
-    """
-    if array.dtype != np.uint8 or array.ndim not in (1, 3):
-        raise ValueError(f"got {array.dtype} of {array.ndim} dimensions, allowed: uint8 of 1 or 3")
-    header = bytes([0, 0, 8, array.ndim]) + np.array(array.shape, ">u4").tobytes()
-    return header + array.tobytes()
 
 
 def check(name: str, data: bytes) -> None:
@@ -96,7 +73,7 @@ def check(name: str, data: bytes) -> None:
     Parameters
     ----------
     name : str
-        A key of `FILES`.
+        A key of `MNIST.files`.
     data : bytes
         What was found under that name.
 
@@ -105,7 +82,7 @@ def check(name: str, data: bytes) -> None:
     InputError
         If size or SHA-256 is another: file, got, expected.
     """
-    pinned = FILES[name]
+    pinned = MNIST.files[name]
     if len(data) != pinned.size:
         # Readers stop one byte past the size, so of a longer file the length is not known.
         got = len(data) if len(data) < pinned.size else "more"
@@ -126,9 +103,9 @@ def read_split(directory: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[
     Parameters
     ----------
     directory : Path
-        Where the split's two files are, uncompressed, under the names in `SPLITS`.
+        Where the split's two files are, uncompressed, under the names in `MNIST.splits`.
     split : str
-        A key of `SPLITS`.
+        A key of `MNIST.splits`.
 
     Returns
     -------
@@ -143,7 +120,7 @@ def read_split(directory: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[
         If a file is missing, truncated or altered.
     """
     try:
-        images, labels = (decode_idx(_read(directory / name)) for name in SPLITS[split])
+        images, labels = (idx.decode(_read(directory / name)) for name in MNIST.splits[split])
     except InputError as error:
         raise InputError(f"{directory}: {error}; run the download stage again") from None
     return images, labels
@@ -152,7 +129,7 @@ def read_split(directory: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
-            data = stream.read(FILES[path.name].size + 1)
+            data = stream.read(MNIST.files[path.name].size + 1)
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read ({error.strerror})") from None
     check(path.name, data)

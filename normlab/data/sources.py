@@ -21,7 +21,7 @@ import numpy as np
 import pooch
 from tqdm import tqdm
 
-from normlab.data import datasets
+from normlab.data import datasets, idx
 from normlab.errors import InputError
 
 # A firewall that drops packets costs one connection attempt per address of a host (a mirror has up
@@ -67,7 +67,7 @@ def fetch(incoming: Path, report: Callable[[str], None] = _to_stderr) -> dict[st
     Returns
     -------
     dict of str to bytes
-        The uncompressed files by the names in `datasets.FILES`, which is also their order.
+        The uncompressed files by the names in `datasets.MNIST.files`, which is also their order.
 
     Raises
     ------
@@ -75,7 +75,7 @@ def fetch(incoming: Path, report: Callable[[str], None] = _to_stderr) -> dict[st
         If no source has some file; it says how to place it by hand.
     """
     found: dict[str, bytes] = {}
-    missing = list(datasets.FILES)
+    missing = list(datasets.MNIST.files)
     with tempfile.TemporaryDirectory() as scratch:
         for label, source in _sources(incoming, Path(scratch), report):
             try:
@@ -86,9 +86,9 @@ def fetch(incoming: Path, report: Callable[[str], None] = _to_stderr) -> dict[st
                         report(f"{label}: {error}")
             except (InputError, OSError) as error:
                 report(f"{label}: {error}")
-            missing = [name for name in datasets.FILES if name not in found]
+            missing = [name for name in datasets.MNIST.files if name not in found]
             if not missing:
-                return {name: found[name] for name in datasets.FILES}
+                return {name: found[name] for name in datasets.MNIST.files}
     raise InputError(
         f"no source has {', '.join(missing)}: place what is missing, plain or .gz, in {incoming}/ "
         "by hand and run the download stage again"
@@ -97,7 +97,7 @@ def fetch(incoming: Path, report: Callable[[str], None] = _to_stderr) -> dict[st
 
 def _content(name: str, path: Path) -> bytes:
     """Read, decompress and check a file, holding at most one byte more than it should have."""
-    limit = datasets.FILES[name].size + 1
+    limit = datasets.MNIST.files[name].size + 1
     try:
         with path.open("rb") as raw:
             zipped = raw.read(2) == b"\x1f\x8b"
@@ -184,10 +184,10 @@ def _packaged(
         pixels = [np.rint(256 * images).astype(np.uint8) for images, _ in parts]
         labels = [labels.astype(np.uint8) for _, labels in parts]
         arrays = np.concatenate(pixels).reshape(-1, 28, 28), np.concatenate(labels)
-        for name, array in zip(datasets.SPLITS[split], arrays, strict=True):
+        for name, array in zip(datasets.MNIST.splits[split], arrays, strict=True):
             if name in missing:
                 path = scratch / name
-                path.write_bytes(datasets.encode_idx(array))
+                path.write_bytes(idx.encode(array))
                 yield name, path
 
 

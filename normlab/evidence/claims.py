@@ -1,119 +1,23 @@
-"""Claims, the tests that judge them, and the verdicts in words.
-
-A verdict is "supported" or "contradicted" only if the 95 % interval of the effect is clear of zero,
-the effect is at least the smallest one that the claim says would matter, and the p-value, corrected
-for all claims tested (Holm 1979), is at most 5 %. Everything else is "not shown", and the sentence
-says why: too small to matter, or too few seeds to tell.
-"""
+"""Claims put to the test: effects, intervals and p-values from the tables of the studies."""
 
 import math
-from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from numpy.typing import NDArray
 
-from normlab import formatting as fmt
-from normlab import params
 from normlab.errors import InputError
-from normlab.evidence import inference
+from normlab.evidence import inference, verdicts
+from normlab.evidence.declared import WORDS, Claim, Value
+from normlab.evidence.verdicts import ALPHA, Estimate
 
-ALPHA = 0.05
 BOOTSTRAP_SEED = 0
-WORDS = {
-    "test_accuracy": "test accuracy",
-    "early_val_accuracy": "validation accuracy over the first half of training",
-    "overstatement": "accuracy",
-    "parameters": "the parameters of a normalization layer",
-}
-
-Word = Annotated[str, Field(min_length=1)]
-
-
-class Claim(BaseModel):
-    """A claim and how to judge it, as `studies/claims.yaml` explains."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    claim: Word = Field(description="a sentence")
-    source: Word = Field(description="who claims it")
-    study: Word = Field(description="a study, or pipeline")
-    quantity: Literal["test_accuracy", "early_val_accuracy", "overstatement", "parameters"] = Field(
-        description=", ".join(WORDS)
-    )
-    subject: Word = Field(description="what is done to the quantity")
-    test: Literal["trend", "contrast", "non-inferiority", "ratio"] = Field(
-        description="trend, contrast, non-inferiority or ratio"
-    )
-    direction: Literal["higher", "lower"] = Field(description="higher or lower")
-    smallest_effect: float = Field(gt=0, description="a number above 0")
-    settings: list[str] = Field(default=[], description="for a trend alone: settings in order")
-    contrast: dict[str, float] = Field(
-        default={}, description="weights by setting; none for a trend"
-    )
-
-
-class File(BaseModel):
-    """All of `studies/claims.yaml`."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-    reported: dict[str, float] = Field(description="accuracies by variant")
-    claims: dict[str, Claim] = Field(min_length=1, description="claims by name")
-
-
-class Measured(NamedTuple):
-    """What a test found, before the correction for the number of tests."""
-
-    effect: float
-    low: float | None
-    high: float | None
-    p: float | None
-    seeds: int | None
-    trials: int | None
-
-
-def load(path: Path) -> File:
-    """Read and validate the claims.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read or a claim is not as it should be; one line a fault, with file,
-        claim, key, value and what is allowed.
-    """
-    values = params.mapping(path)
-    try:
-        file = File.model_validate(values)
-    except ValidationError as error:
-        faults = [_fault(list(item["loc"]), item["input"], item["type"]) for item in error.errors()]
-        raise InputError("\n".join(f"{path}: {fault}" for fault in faults)) from None
-    for name, claim in file.claims.items():
-        trend, two = claim.test == "trend", len(claim.contrast) == 2
-        if trend == bool(claim.contrast) or (claim.settings and not trend):
-            got = f"settings {claim.settings} and contrast {claim.contrast}"
-            raise InputError(
-                f"{path}: {name}: got {got}, allowed: contrast, or for a trend settings"
-            )
-        if claim.test == "ratio" and not two:
-            got = f"{len(claim.contrast)} variants"
-            raise InputError(f"{path}: {name}.contrast: got {got}, allowed: 2 for a ratio")
-    return file
-
-
-def _fault(place: list[Any], value: Any, kind: str) -> str:
-    fields = Claim.model_fields if len(place) > 2 else File.model_fields
-    key = place[2] if len(place) > 2 else place[0]
-    where = ".".join(str(part) for part in place if part != "claims")
-    if kind == "extra_forbidden":
-        return f"{where}: unknown key, allowed: {', '.join(fields)}"
-    got = "nothing" if kind == "missing" else repr(value)
-    return f"{where}: got {got}, allowed: {fields[key].description}"
 
 
 def judge(
-    claims: dict[str, Claim], tables: dict[str, pd.DataFrame], parameters: pd.DataFrame
+    claims: Mapping[str, Claim], tables: Mapping[str, pd.DataFrame], parameters: pd.DataFrame
 ) -> dict[str, Any]:
     """Judge all claims as one family.
 
@@ -122,7 +26,8 @@ def judge(
     claims
         By name, in the order in which to report them.
     tables
-        The scores of each study: columns setting (str), seed and the quantities, fractions.
+        The scores of each study: columns study, variant, the study's factors, seed and the
+        quantities, fractions.
     parameters
         Columns variant, layer, parameters (a count).
 
@@ -144,7 +49,7 @@ def judge(
     findings = {}
     for name, claim in claims.items():
         found = measured[name]
-        verdict = decide(claim, found, p_holm.get(name))
+        verdict = verdicts.decide(claim, found, p_holm.get(name))
         flips = claim.test == "contrast" and found.seeds
         findings[name] = {
             "claim": claim.claim,
@@ -164,150 +69,100 @@ def judge(
             "smallest_p": inference.smallest_p(flips, 1) if flips else None,
             "seeds": found.seeds,
             "trials": found.trials,
-            "sentence": sentence(claim, found, verdict),
+            "sentence": verdicts.sentence(claim, found, verdict),
         }
     return {"alpha": ALPHA, "tests": len(tested), "findings": findings}
 
 
 def measure(
-    name: str, claim: Claim, tables: dict[str, pd.DataFrame], parameters: pd.DataFrame
-) -> Measured:
+    name: str, claim: Claim, tables: Mapping[str, pd.DataFrame], parameters: pd.DataFrame
+) -> Estimate:
     """Estimate the effect that a claim speaks of, its interval and its p-value."""
     if claim.test == "ratio":
-        return Measured(_smallest_ratio(name, claim, parameters), *[None] * 5)
+        return Estimate(_smallest_ratio(name, claim, parameters), *[None] * 5)
     if claim.study not in tables:
-        raise InputError(f"{name}.study: got {claim.study}, allowed: {', '.join(tables)}, pipeline")
-    values = _by_seed(name, claim, tables[claim.study])
+        raise InputError(f"{name}.study: got {claim.study}, allowed: {', '.join(tables)}, main")
+    table = tables[claim.study]
+    if claim.quantity not in table:
+        allowed = ", ".join(q for q in WORDS if q in table)
+        raise InputError(f"{name}.quantity: got {claim.quantity}, allowed: {allowed}")
     p = None
-    if claim.test == "trend":
-        effects = inference.fitted_change(values.to_numpy())
-        p, rising = inference.trend_test(values.to_numpy(), seed=BOOTSTRAP_SEED)
+    if claim.over is not None:
+        values = _by_seed(name, claim, table, _trend_arms(name, claim, table))
+        effects = inference.fitted_change(values)
+        p, rising = inference.trend_test(values, seed=BOOTSTRAP_SEED)
         if rising != (math.fsum(effects) > 0):
             p = 1.0  # what rises step by step and yet ends lower, or the other way, is no trend
     else:
-        weighted = values.to_numpy() * [claim.contrast[setting] for setting in values.columns]
+        values = _by_seed(name, claim, table, [term.arm for term in claim.terms])
+        weighted = values * [term.weight for term in claim.terms]
         effects = np.array([math.fsum(row) for row in weighted])
         p = inference.sign_flip_test(effects) if claim.test == "contrast" else None
     interval = inference.paired_interval(effects, seed=BOOTSTRAP_SEED)
     # To the digits that the findings keep, so that sentence, table and page round the same number.
     effect, low, high = (round(value, 5) for value in interval)
-    return Measured(effect, low, high, p, len(effects), values.size)
+    return Estimate(effect, low, high, p, len(effects), values.size)
 
 
-def _by_seed(name: str, claim: Claim, table: pd.DataFrame) -> pd.DataFrame:
-    """Lay out a quantity as (seeds, settings), with the settings that the claim compares."""
-    if claim.quantity not in table:
-        allowed = ", ".join(q for q in WORDS if q in table)
-        raise InputError(f"{name}.quantity: got {claim.quantity}, allowed: {allowed}")
-    order = list(dict.fromkeys(table["setting"]))
-    chosen = claim.settings or list(claim.contrast) or order
-    for setting in chosen:
-        if setting not in order:
-            key = "settings" if claim.settings else "contrast"
-            raise InputError(f"{name}.{key}: got {setting}, allowed: {', '.join(order)}")
-    by_setting = {s: table[table["setting"] == s].set_index("seed")[claim.quantity] for s in chosen}
-    values = pd.DataFrame(by_setting)
-    if values.isna().any(axis=None):
-        raise InputError(f"{name}: got settings with different seeds, allowed: the same seeds")
-    if len(values) < 2:
-        raise InputError(f"{claim.study}_seeds: got {len(values)} seed, allowed: at least 2")
-    return values
+def _trend_arms(name: str, claim: Claim, table: pd.DataFrame) -> list[dict[str, Value]]:
+    """Name the arms that a trend goes over: those of the levels listed, or all, in order."""
+    assert claim.over is not None
+    _refuse_unknown(f"{name}.over", claim.over, table)
+    levels = claim.levels or table[claim.over].unique().tolist()
+    return [{claim.over: level} for level in levels]
+
+
+def _by_seed(
+    name: str, claim: Claim, table: pd.DataFrame, arms: Sequence[Mapping[str, Value]]
+) -> NDArray[np.float64]:
+    """Lay out a quantity as (seeds, arms), seeds in the order of the first arm's."""
+    columns = [_rows(name, arm, table).set_index("seed")[claim.quantity] for arm in arms]
+    if any(set(column.index) != set(columns[0].index) for column in columns):
+        raise InputError(f"{name}: got arms with different seeds, allowed: the same seeds")
+    if len(columns[0]) < 2:
+        raise InputError(f"{claim.study}_seeds: got {len(columns[0])} seed, allowed: at least 2")
+    return np.stack([column[columns[0].index].to_numpy(float) for column in columns], axis=1)
+
+
+def _rows(name: str, arm: Mapping[str, Value], table: pd.DataFrame) -> pd.DataFrame:
+    """Find the trials of the one arm that has these values."""
+    for column in arm:
+        _refuse_unknown(name, column, table)
+    chosen = np.logical_and.reduce([table[column] == value for column, value in arm.items()])
+    rows = table[chosen]
+    known = table[_arm_columns(table)].drop_duplicates()
+    found = len(rows[_arm_columns(table)].drop_duplicates())
+    if found != 1:
+        allowed = "; ".join(_named(one) for one in known.to_dict("records"))
+        raise InputError(f"{name}: got {_named(arm)}, which is {found} arms, allowed: {allowed}")
+    return rows
+
+
+def _arm_columns(table: pd.DataFrame) -> list[str]:
+    """Columns that tell arms apart: variant and the study's factors, between study and seed."""
+    columns = list(table.columns)
+    return columns[1 : columns.index("seed")]
+
+
+def _refuse_unknown(name: str, column: str, table: pd.DataFrame) -> None:
+    known = _arm_columns(table)
+    if column not in known:
+        raise InputError(f"{name}: got {column}, allowed: {', '.join(known)}")
+
+
+def _named(arm: Mapping[Any, Any]) -> str:
+    return ", ".join(f"{column} {value}" for column, value in arm.items() if not pd.isna(value))
 
 
 def _smallest_ratio(name: str, claim: Claim, parameters: pd.DataFrame) -> float:
     """Of the normalization layers, the smallest ratio between two variants' parameters."""
     layers = parameters[parameters["layer"].str.startswith("norm")]
-    counts = {
-        str(variant): rows.set_index("layer")["parameters"]
-        for variant, rows in layers.groupby("variant", sort=False)
-    }
-    for variant in claim.contrast:
-        if variant not in counts:
-            allowed = ", ".join(counts)
-            raise InputError(f"{name}.contrast: got {variant}, allowed: {allowed}")
-    ours, theirs = sorted(claim.contrast, key=lambda v: claim.contrast[v], reverse=True)
-    return float((counts[ours] / counts[theirs]).min())
-
-
-def decide(claim: Claim, found: Measured, p_holm: float | None) -> str:
-    """Give the verdict on a claim."""
-    least = claim.smallest_effect
-    if claim.test == "ratio":
-        return "supported" if found.effect >= least else "contradicted"
-    assert found.low is not None
-    assert found.high is not None
-    sign = 1 if claim.direction == "higher" else -1
-    low, high = sorted((sign * found.low, sign * found.high))
-    effect = sign * found.effect
-    if claim.test == "non-inferiority":
-        if low > -least:
-            return "supported"
-        return "contradicted" if high < 0 and effect <= -least else "not shown"
-    assert p_holm is not None
-    if p_holm <= ALPHA and low > 0 and effect >= least:
-        return "supported"
-    if p_holm <= ALPHA and high < 0 and effect <= -least:
-        return "contradicted"
-    return "not shown"
-
-
-def sentence(claim: Claim, found: Measured, verdict: str) -> str:
-    """Say in one sentence what was found, without a term of statistics."""
-    what, quantity = claim.subject, WORDS[claim.quantity]
-    least = f"{100 * claim.smallest_effect:g} points"
-    if claim.test == "ratio":
-        return f"{what} multiplies {quantity} by {found.effect:g} or more: counted, not estimated."
-    low, high = found.low or 0.0, found.high or 0.0
-    between = f"{fmt.points(low)} to {fmt.points(high)} points"
-    does = "raises" if found.effect > 0 else "lowers"
-    by = f"{what} {does} {quantity} by {100 * abs(found.effect):.2f} points"
-    if claim.test == "non-inferiority" and verdict == "supported":
-        return f"{what} costs no {least} of {quantity} (change: {between})."
-    if verdict != "not shown":
-        return f"{by} ({between})."
-    if max(abs(low), abs(high)) < claim.smallest_effect:
-        return f"{what} changes {quantity} by less than {least}, too little to matter ({between})."
-    if low <= 0 <= high:
-        return f"{what} may raise or lower {quantity}, {found.seeds} seeds do not tell ({between})."
-    if abs(found.effect) < claim.smallest_effect:
-        return f"{by}, less than the {least} that would matter ({between})."
-    if claim.test == "trend":
-        return f"{by} at the ends, but not step by step ({between})."
-    return f"{by} here, but among so many comparisons that may be chance ({between})."
-
-
-def markdown(findings: dict[str, Any]) -> str:
-    """Write the findings as a table."""
-    lines = [
-        "| claim | verdict | effect [95 % interval] | p, corrected | trials | in plain words |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in findings["findings"].values():
-        p = "" if row["p"] is None else f"{row['p_holm']:.3f}"
-        cells = [
-            f"{row['claim']} ({row['source']})",
-            f"**{row['verdict']}**",
-            effect_text(row),
-            p,
-            "" if row["trials"] is None else str(row["trials"]),
-            row["sentence"],
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    pairs = {row["seeds"] for row in findings["findings"].values() if row["smallest_p"]}
-    count = findings["tests"]
-    lines += [
-        f"\nThe smallest p that {seeds} seeds can give a pair is "
-        f"{inference.smallest_p(seeds, 1):.2g}, where all of them agree: corrected for "
-        f"{count} tests, {inference.smallest_p(seeds, count):.2g} unless other claims have smaller "
-        "ones."
-        for seeds in sorted(pairs)
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def effect_text(finding: dict[str, Any]) -> str:
-    """Write a finding's effect with its interval, in points of accuracy or as a factor."""
-    if finding["unit"] == "times":
-        return f"\N{MULTIPLICATION SIGN} {finding['effect']:g}"
-    effect, low, high = (fmt.points(finding[key]) for key in ("effect", "low", "high"))
-    return f"{effect} [{low}, {high}] points"
+    first, second = sorted(claim.terms, key=lambda term: term.weight, reverse=True)
+    counts = []
+    for term in (first, second):
+        rows = layers[layers["variant"] == term.arm.get("variant")]
+        if rows.empty:
+            allowed = ", ".join(layers["variant"].unique())
+            raise InputError(f"{name}.contrast: got {_named(term.arm)}, allowed: variant {allowed}")
+        counts.append(rows.set_index("layer")["parameters"])
+    return float((counts[0] / counts[1]).min())

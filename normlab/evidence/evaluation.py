@@ -15,43 +15,66 @@ from normlab import files
 from normlab.data import augment
 from normlab.errors import InputError
 from normlab.network import engine, networks
+from normlab.studies import Arm
 from normlab.training import cluster
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Model:
+class TrainedModel:
     """The weights of a trial after an epoch, and the network they belong to."""
 
-    variant: str
-    settings: dict[str, Any]
+    arm: Arm
+    norm_params: dict[str, Any]
+    """Of the variant's normalization."""
     seed: int
     epoch: int
     weights: Arrays
 
+    def network(self) -> torch.nn.Sequential:
+        """Build its network, with other weights."""
+        return networks.build(self.arm.variant, **self.norm_params)
 
-class Images(NamedTuple):
-    """Test images, (n, 28, 28) uint8, and their labels, (n,) uint8."""
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that name its trial in a table: the arm's, and seed."""
+        return self.arm.columns | {"seed": self.seed}
+
+
+class LabelledImages(NamedTuple):
+    """Images, (n, 28, 28) uint8, and their labels, (n,) uint8."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
 
 
-class Measured(NamedTuple):
-    """What a model does on the test images."""
+class Scores(NamedTuple):
+    """What a model does on some images."""
 
-    variant: str
-    seed: int
-    epoch: int
     loss: float
     """Mean cross-entropy, nats."""
     accuracy: float
     probabilities: NDArray[np.float32]
-    """(n, 10), softmax of the logits."""
+    """(n, classes), softmax of the logits."""
 
 
-def check(model: Model, where: str) -> None:
+def read_model(
+    path: Path, arm: Arm, norm_params: dict[str, Any], seed: int, epoch: int
+) -> TrainedModel:
+    """Read the weights of a trial after an epoch.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, or its weights are not those of the arm's network.
+    """
+    model = TrainedModel(arm, norm_params, seed, epoch, files.read_tensors(path))
+    check(model, str(path))
+    return model
+
+
+def check(model: TrainedModel, where: str) -> None:
     """Refuse weights that are not those of the model's network.
 
     Raises
@@ -59,19 +82,18 @@ def check(model: Model, where: str) -> None:
     InputError
         If a tensor is missing, unknown or of another shape; `where` names the file.
     """
-    network = networks.build(model.variant, **model.settings)
-    expected = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    expected = {n: tuple(tensor.shape) for n, tensor in model.network().state_dict().items()}
     got = {name: array.shape for name, array in model.weights.items()}
     for name in sorted(expected.keys() | got.keys()):
         if expected.get(name) != got.get(name):
             raise InputError(
-                f"{where}: does not fit the {model.variant} network: {name} has shape "
+                f"{where}: does not fit the {model.arm.variant} network: {name} has shape "
                 f"{got.get(name, 'missing')}, allowed: {expected.get(name, 'no such tensor')}"
             )
 
 
-def measure(model: Model, test: Images) -> Measured:
-    """Apply a model to the test images, in float32 on the CPU.
+def score(model: TrainedModel, test: LabelledImages) -> Scores:
+    """Apply a model to images, in float32 on the CPU.
 
     By the engine, with the same bits on every machine, or by PyTorch a network that it does not
     know.
@@ -82,50 +104,46 @@ def measure(model: Model, test: Images) -> Measured:
         If the engine does not work here or computes other numbers.
     """
     torch.set_num_threads(1)
-    network = networks.build(model.variant, **model.settings)
+    network = model.network()
     found = engine.plan(network, augment.SIDE)
     if isinstance(found, engine.Plan):
         engine.check()
-        figures = engine.measure(found, model.weights, *test)
-    else:
-        network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
-        outputs = networks.logits(network, torch.from_numpy(test.images))
-        labels = torch.from_numpy(test.labels).long()
-        figures = (*networks.loss_and_accuracy(outputs, labels), outputs.softmax(1).numpy())
-    return Measured(model.variant, model.seed, model.epoch, *figures)
+        return Scores(*engine.measure(found, model.weights, *test))
+    network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
+    outputs = networks.logits(network, torch.from_numpy(test.images))
+    labels = torch.from_numpy(test.labels).long()
+    return Scores(*networks.loss_and_accuracy(outputs, labels), outputs.softmax(1).numpy())
 
 
-def read_model(path: Path, variant: str, settings: dict[str, Any], seed: int, epoch: int) -> Model:
-    """Read the weights of a trial after an epoch and check that they fit the network."""
-    model = Model(variant, settings, seed, epoch, files.read_tensors(path))
-    check(model, str(path))
-    return model
-
-
-def measure_all(models: list[Model], test: Images) -> list[Measured]:
-    """Apply all models to the test images, on the cluster."""
-    measured: dict[int, Measured] = {}
-    tasks = [(measure, model, 1) for model in models]
+def score_all(models: Sequence[TrainedModel], test: LabelledImages) -> list[Scores]:
+    """Apply all models to images, on the cluster; scores come in the order of the models."""
+    scored: dict[int, Scores] = {}
+    tasks = [(score, model, 1) for model in models]
     with cluster.connect(len(models)) as client, tqdm(total=len(models), unit="model") as bar:
-        for which, result in cluster.run_chains(client, tasks, test):
-            measured[which] = result
+        for which, scores in cluster.run_chains(client, tasks, test):
+            scored[which] = scores
             bar.update()
-    return [measured[which] for which in range(len(models))]
+    return [scored[which] for which in range(len(models))]
 
 
-def trainable(model: Model) -> NDArray[np.float32]:
+def count_parameters(model: TrainedModel) -> int:
+    """Trainable parameters of a model."""
+    return sum(networks.parameters_by_layer(model.network()).values())
+
+
+def trainable(model: TrainedModel) -> NDArray[np.float32]:
     """All trainable parameters of a model, (n,) float32."""
-    network = networks.build(model.variant, **model.settings)
-    return np.concatenate([model.weights[name].ravel() for name, _ in network.named_parameters()])
+    names = [name for name, _ in model.network().named_parameters()]
+    return np.concatenate([model.weights[name].ravel() for name in names])
 
 
-def small_share(model: Model, threshold: float = 1e-3) -> float:
+def small_share(model: TrainedModel, threshold: float = 1e-3) -> float:
     """Share of the trainable parameters whose absolute value is below `threshold`."""
     values = trainable(model)
     return int(np.count_nonzero(np.abs(values) < threshold)) / len(values)
 
 
-def magnitudes(models: list[Model], exponents: Sequence[float]) -> NDArray[np.float64]:
+def magnitudes(models: Sequence[TrainedModel], exponents: Sequence[float]) -> NDArray[np.float64]:
     """Share of the models' trainable parameters in each range of absolute values.
 
     Parameters

@@ -1,7 +1,6 @@
 """What the seeds of a study can show: intervals, tests, and the price of asking many questions.
 
-Numbers in, numbers out. A setting is one of the variants or parameter values that a study compares;
-all settings run the same seeds, so differences are paired by seed.
+Numbers in, numbers out. All arms of a study run the same seeds, so differences are paired by seed.
 
 Sums are exact, of data or of whole numbers in their place, so that they depend neither on an order
 nor on the processor, NumPy or libm. Random numbers are whole ones, whose streams NumPy has kept.
@@ -17,7 +16,7 @@ from scipy import stats
 from scipy.special import ndtr, stdtrit
 from statsmodels.stats.multitest import multipletests
 
-from normlab.evidence.metrics import UPPER, Interval, _finite, sign_flip_floor
+from normlab.evidence.intervals import UPPER, Interval, finite, sign_flip_floor
 
 TIE = 2.0**-30  # relative to the data: means and sums no further apart than this are equal
 STEPS = 2.0**40  # of the data in whole numbers: sums of 8,192 are exact in float64, in any order
@@ -25,7 +24,7 @@ FLIPS = 2**16  # every flip of up to 16 signs
 
 
 class Trend(NamedTuple):
-    """The p-value of a trend, and whether it rises or falls over the settings."""
+    """The p-value of a trend, and whether it rises or falls over the arms."""
 
     p: float
     rising: bool
@@ -37,7 +36,7 @@ def paired_interval(differences: npt.ArrayLike, resamples: int = 10_000, *, seed
     Parameters
     ----------
     differences
-        float (seeds,), in any unit: one difference of two settings per seed.
+        float (seeds,), in any unit: one difference of two arms per seed.
     resamples
         How many times seeds are drawn anew.
     seed
@@ -63,24 +62,8 @@ def paired_interval(differences: npt.ArrayLike, resamples: int = 10_000, *, seed
     Phi(-sqrt(n/(n-1)) t) instead of 0.025, with t the 0.975 quantile of n - 1 degrees of freedom:
     the expanded level that Hesterberg 2015 gives for percentile intervals.
 
-    Coverage in per cent, simulated, with its Monte Carlo error: each figure is from 10,000 data
-    sets, those of 6 and 10 seeds from 20,000. "In steps" are Normal differences of SD 7e-4 rounded
-    to multiples of 1e-4, as accuracies on 10,000 images are; "skewed" are exponential.
-
-    =====  ==========  ==========  ==========
-    seeds    Normal     in steps     skewed
-    =====  ==========  ==========  ==========
-    3      74.0 ± 0.4  74.7 ± 0.4  69.4 ± 0.5
-    5      91.8 ± 0.3  91.8 ± 0.3  88.0 ± 0.3
-    6      93.3 ± 0.2  93.5 ± 0.2  89.8 ± 0.2
-    8      93.8 ± 0.2  93.7 ± 0.2  91.4 ± 0.3
-    10     94.5 ± 0.2  94.6 ± 0.2  92.5 ± 0.2
-    20     94.5 ± 0.2  94.6 ± 0.2  93.4 ± 0.2
-    =====  ==========  ==========  ==========
-
-    Few seeds leave it too narrow, even so: all n lie on one side of the true median in 2 / 2**n of
-    all studies, and no interval inside their range then reaches it. Student's t (`mean_interval`)
-    kept 95 in the first two columns, and 88.5 and 90.3 in the last with 6 and 10 seeds.
+    Its coverage on simulated data, and that of Student's t, is in `docs/statistics.md`: few seeds
+    leave it too narrow, even so.
 
     References
     ----------
@@ -88,7 +71,7 @@ def paired_interval(differences: npt.ArrayLike, resamples: int = 10_000, *, seed
     Association 82(397), 171-185. Hesterberg 2015, "What teachers should know about the bootstrap",
     American Statistician 69(4), 371-386.
     """
-    x = _finite(differences, "differences", dimensions=1)
+    x = finite(differences, "differences", dimensions=1)
     if x.size < 2:
         raise ValueError(f"differences: got {x.size} seed, allowed: 2 or more")
     if resamples < 100:
@@ -121,7 +104,7 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
     Parameters
     ----------
     differences
-        float (seeds,), in any unit: one difference of two settings per seed.
+        float (seeds,), in any unit: one difference of two arms per seed.
 
     Returns
     -------
@@ -138,7 +121,7 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
     Notes
     -----
     Exact if the differences are symmetric about 0 under the null hypothesis, as they are where the
-    labels of the two settings could be exchanged within a seed (Fisher 1935). Accuracies come in
+    labels of the two arms could be exchanged within a seed (Fisher 1935). Accuracies come in
     steps, so distinct flips often have equal means, and 0.9931 - 0.9924 is not quite
     0.9932 - 0.9925; means that differ by less than a billionth of the largest absolute difference
     count as equal.
@@ -148,7 +131,7 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
     Fisher 1935, "The design of experiments", section 21. Phipson and Smyth 2010 (see `trend_test`)
     for the random flips.
     """
-    x = _finite(differences, "differences", dimensions=1)
+    x = finite(differences, "differences", dimensions=1)
     if x.size == 1:
         return sign_flip_floor(1)
     largest = np.abs(x).max()
@@ -173,14 +156,14 @@ def sign_flip_test(differences: npt.ArrayLike) -> float:
 
 
 def trend_test(values: npt.ArrayLike, resamples: int = 10_000, *, seed: int) -> Trend:
-    """Two-sided permutation test for a trend over ordered settings: Page's L.
+    """Two-sided permutation test for a trend over ordered arms: Page's L.
 
     Parameters
     ----------
     values
-        float (seeds, settings), in any unit, settings in their order.
+        float (seeds, arms), in any unit, arms in their order.
     resamples
-        How many times the settings are permuted within each seed.
+        How many times the arms are permuted within each seed.
     seed
         Of the permutations: the same input gives the same output, bit for bit.
 
@@ -193,12 +176,12 @@ def trend_test(values: npt.ArrayLike, resamples: int = 10_000, *, seed: int) -> 
     Raises
     ------
     ValueError
-        If `values` is empty, not two-dimensional or not finite, has fewer than two settings, or
+        If `values` is empty, not two-dimensional or not finite, has fewer than two arms, or
         `resamples` is below 1.
 
     Notes
     -----
-    L is the sum over settings of position times rank sum, ranks being taken within each seed, so
+    L is the sum over arms of position times rank sum, ranks being taken within each seed, so
     that whatever shifts all of a seed's values has no effect (Page 1963). Equal values share their
     mean rank, in the data as in the permutations. A one-sided p is (1 + the permutations at least
     as extreme) / (1 + all permutations), which is never too small (Phipson and Smyth 2010); p is
@@ -212,7 +195,7 @@ def trend_test(values: npt.ArrayLike, resamples: int = 10_000, *, seed: int) -> 
     "Permutation p-values should never be zero", Statistical Applications in Genetics and Molecular
     Biology 9(1), article 39.
     """
-    data = _settings(values)
+    data = _arms(values)
     if resamples < 1:
         raise ValueError(f"resamples: got {resamples}, allowed: 1 or more")
     ranks = 2 * stats.rankdata(data, axis=1)  # whole numbers: sums are exact, ties too
@@ -227,12 +210,12 @@ def trend_test(values: npt.ArrayLike, resamples: int = 10_000, *, seed: int) -> 
 
 
 def fitted_change(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Change from the first to the last setting, by each seed's least-squares line.
+    """Change from the first to the last arm, by each seed's least-squares line.
 
     Parameters
     ----------
     values
-        float (seeds, settings), in any unit, settings in their order. The line is over their
+        float (seeds, arms), in any unit, arms in their order. The line is over their
         positions 0, 1, ..., whatever their spacing.
 
     Returns
@@ -243,9 +226,9 @@ def fitted_change(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
     Raises
     ------
     ValueError
-        If `values` is empty, not two-dimensional or not finite, or has fewer than two settings.
+        If `values` is empty, not two-dimensional or not finite, or has fewer than two arms.
     """
-    data = _settings(values)
+    data = _arms(values)
     last = data.shape[1] - 1
     centred = 2 * np.arange(last + 1) - last  # twice the distance from the middle: whole numbers
     factor = 2 * last / int((centred**2).sum())
@@ -279,7 +262,7 @@ def holm(p_values: npt.ArrayLike) -> list[float]:
     """
     if np.shape(p_values) == (0,):
         return []
-    p = _finite(p_values, "p_values", dimensions=1)
+    p = finite(p_values, "p_values", dimensions=1)
     if p.min() < 0 or p.max() > 1:
         raise ValueError(f"p_values: got {p.min()} to {p.max()}, allowed: 0 to 1")
     return [float(adjusted) for adjusted in multipletests(p, method="holm")[1]]
@@ -301,8 +284,8 @@ def smallest_p(seeds: int, tests: int) -> float:
     return min(1.0, tests * sign_flip_floor(seeds))
 
 
-def _settings(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    data = _finite(values, "values", dimensions=2)
+def _arms(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    data = finite(values, "values", dimensions=2)
     if data.shape[1] < 2:
-        raise ValueError(f"values: got {data.shape[1]} setting, allowed: 2 or more")
+        raise ValueError(f"values: got {data.shape[1]} arm, allowed: 2 or more")
     return data

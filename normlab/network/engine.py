@@ -461,7 +461,7 @@ def _job(
         order=order,
         parameters=parameters,
         statistics=buffers,
-        shades=networks.shades(),
+        shades=networks.pixel_lut(),
         norms=np.array([layer.norm for layer in found.layers], np.int32),
         groups=np.array([layer.groups for layer in found.layers], np.int32),
         count=len(order),

@@ -14,35 +14,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from normlab.network.architecture import REFERENCE, Architecture, largest_divisor
+
 MEAN, STD = 0.1307, 0.3081
 SCALE, SHIFT = 1 / (255 * STD), MEAN / STD  # of pixel values, to mean 0 and standard deviation 1
-
-
-class Architecture(NamedTuple):
-    """Shapes of a network: of its images, convolutions and pools."""
-
-    side: int
-    classes: int
-    convolutions: tuple[tuple[int, int, int, int], ...]
-    """Channels in, channels out, kernel, padding."""
-    pools: tuple[int, ...]
-    """After which convolutions, counted from 1, a max pool of 2 by 2 comes."""
-
-
-REFERENCE = Architecture(
-    side=28,
-    classes=10,
-    convolutions=(
-        (1, 12, 3, 0),
-        (12, 16, 3, 0),
-        (16, 6, 1, 0),
-        (6, 12, 3, 0),
-        (12, 14, 3, 0),
-        (14, 14, 3, 0),
-        (14, 14, 3, 1),
-    ),
-    pools=(3,),
-)
 
 
 def batch_norm(channels: int, side: int) -> nn.Module:  # noqa: ARG001
@@ -69,43 +44,61 @@ def layer_norm(channels: int, side: int, *, ln_affine: str) -> nn.Module:
     return nn.LayerNorm([channels, side, side])
 
 
-NORMALIZATIONS: dict[str, Callable[..., nn.Module]] = {
-    "bn_l1": batch_norm,
-    "gn": group_norm,
-    "ln": layer_norm,
+class Variant(NamedTuple):
+    """A way to train the network: its normalization, and whether an L1 penalty is added."""
+
+    key: str
+    label: str
+    """Its name for people."""
+    normalization: Callable[..., nn.Module]
+    """Makes the layer for a number of channels and the side of what it normalizes."""
+    l1: bool = False
+
+    @property
+    def params(self) -> list[str]:
+        """Names of the parameters that its normalization takes."""
+        return inspect.getfullargspec(self.normalization).kwonlyargs
+
+
+VARIANTS = {
+    variant.key: variant
+    for variant in (
+        Variant("bn_l1", "Batch norm + L1", batch_norm, l1=True),
+        Variant("gn", "Group norm", group_norm),
+        Variant("ln", "Layer norm", layer_norm),
+    )
 }
+"""All that are compared, in the order in which they are shown."""
 
 
-def settings(variant: str) -> list[str]:
-    """Names of the parameters that the variant's normalization takes."""
-    return inspect.getfullargspec(NORMALIZATIONS[variant]).kwonlyargs
-
-
-def largest_divisor(number: int, limit: int) -> int:
-    """Largest divisor of `number` that is at most `limit` (both at least 1)."""
-    return next(d for d in range(min(number, limit), 0, -1) if number % d == 0)
-
-
-def build(variant: str, architecture: Architecture = REFERENCE, **setting: object) -> nn.Sequential:
-    """Build the network of a variant, with the normalization settings that `settings` names.
-
-    A setting given as a list has an entry for each convolution.
+def build(
+    variant: str, architecture: Architecture = REFERENCE, **norm_params: object
+) -> nn.Sequential:
+    """Build the network of a variant.
 
     It maps standardized images, (n, 1, 28, 28) float32, to logits, (n, 10) float32. Its children
     are conv1, relu1, norm1, …, pool, …, average, flatten, linear.
+
+    Parameters
+    ----------
+    variant
+        A key of `VARIANTS`.
+    architecture
+        Shapes of the layers.
+    **norm_params
+        A value for each of the variant's `params`, or a list with one for each convolution.
     """
-    network, side = nn.Sequential(), architecture.side
+    network = nn.Sequential()
+    make_norm, sides = VARIANTS[variant].normalization, [side for _, side in architecture.shapes]
     for i, (inputs, outputs, kernel, padding) in enumerate(architecture.convolutions, start=1):
-        side += 2 * padding - kernel + 1
         convolution = nn.Conv2d(inputs, outputs, kernel, padding=padding, bias=False)
         network.add_module(f"conv{i}", convolution)
         network.add_module(f"relu{i}", nn.ReLU())
-        here = {name: v[i - 1] if isinstance(v, list) else v for name, v in setting.items()}
-        network.add_module(f"norm{i}", NORMALIZATIONS[variant](outputs, side, **here))
+        here = {name: v[i - 1] if isinstance(v, list) else v for name, v in norm_params.items()}
+        network.add_module(f"norm{i}", make_norm(outputs, sides[i - 1], **here))
         if i in architecture.pools:
             name = "pool" if len(architecture.pools) == 1 else f"pool{i}"
             network.add_module(name, nn.MaxPool2d(2))
-            side //= 2
     network.add_module("average", nn.AdaptiveAvgPool2d(1))
     network.add_module("flatten", nn.Flatten())
     network.add_module("linear", nn.Linear(outputs, architecture.classes))
@@ -137,8 +130,8 @@ def standardize(pixels: Tensor) -> Tensor:
     return pixels.view(-1, 1, 28, 28).float().mul_(SCALE).sub_(SHIFT)
 
 
-def shades() -> NDArray[np.float32]:
-    """Give what `standardize` makes of each pixel value: (256,) float32."""
+def pixel_lut() -> NDArray[np.float32]:
+    """Look-up table of what `standardize` makes of each pixel value: (256,) float32."""
     return np.arange(256, dtype=np.float32) * np.float32(SCALE) - np.float32(SHIFT)
 
 

@@ -12,17 +12,16 @@ import safetensors
 from safetensors.numpy import load_file, save
 
 from normlab import files
-from normlab.training import trial
-from normlab.training.trial import Data, Recipe, State
+from normlab.training.recipe import Data, Recipe, State, learning_rate
 
 
 def folder(root: Path, recipe: Recipe, data: Data, arithmetic: str) -> Path:
     """Where the checkpoints of these trials are kept: a name made from all they depend on.
 
-    `arithmetic` is the machine's, as `trial.resolve` gives it; the engine's is the same
+    `arithmetic` is the machine's, as `machine.resolve` gives it; the engine's is the same
     everywhere, so checkpoints may move between machines.
     """
-    rates = [trial.learning_rate(recipe, epoch + 1) for epoch in range(recipe.epochs)]
+    rates = [learning_rate(recipe, epoch + 1) for epoch in range(recipe.epochs)]
     digest = hashlib.sha256(f"{recipe} {rates} {arithmetic}".encode())
     for array in data:
         digest.update(array.data)

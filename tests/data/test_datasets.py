@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from normlab.data import datasets
+from normlab.data import datasets, idx
 from normlab.errors import InputError
 
 idx_arrays = arrays(
@@ -24,7 +24,7 @@ idx_arrays = arrays(
 
 @given(idx_arrays)
 def test_idx_round_trip(array: NDArray[np.uint8]) -> None:
-    decoded = datasets.decode_idx(datasets.encode_idx(array))
+    decoded = idx.decode(idx.encode(array))
     assert decoded.dtype == np.uint8
     assert decoded.flags.writeable
     np.testing.assert_array_equal(decoded, array, strict=True)
@@ -33,31 +33,31 @@ def test_idx_round_trip(array: NDArray[np.uint8]) -> None:
 def test_idx_layout_is_the_published_one() -> None:
     images = np.arange(2 * 3 * 4, dtype=np.uint8).reshape(2, 3, 4)
     data = bytes([0, 0, 8, 3]) + struct.pack(">III", 2, 3, 4) + bytes(range(24))
-    assert datasets.encode_idx(images) == data
-    assert datasets.encode_idx(images[0, 0]) == bytes([0, 0, 8, 1, 0, 0, 0, 4, 0, 1, 2, 3])
+    assert idx.encode(images) == data
+    assert idx.encode(images[0, 0]) == bytes([0, 0, 8, 1, 0, 0, 0, 4, 0, 1, 2, 3])
     # Views that are not contiguous are written in C order all the same.
-    np.testing.assert_array_equal(datasets.decode_idx(datasets.encode_idx(images.T)), images.T)
+    np.testing.assert_array_equal(idx.decode(idx.encode(images.T)), images.T)
 
 
 @given(idx_arrays, st.data())
 def test_idx_of_any_other_length_is_refused(array: NDArray[np.uint8], data: st.DataObject) -> None:
-    encoded = datasets.encode_idx(array)
+    encoded = idx.encode(array)
     cut = data.draw(st.integers(0, len(encoded) - 1))
     extra = data.draw(st.binary(min_size=1, max_size=9))
     for wrong in (encoded[:cut], encoded + extra):
         with pytest.raises(InputError, match=r"^IDX: got .*(expected|allowed)"):
-            datasets.decode_idx(wrong)
+            idx.decode(wrong)
 
 
 @given(idx_arrays, st.integers(0, 15), st.integers(1, 255))
 def test_idx_with_a_changed_header_is_refused(
     array: NDArray[np.uint8], position: int, flip: int
 ) -> None:
-    encoded = bytearray(datasets.encode_idx(array))
+    encoded = bytearray(idx.encode(array))
     header = 4 + 4 * array.ndim
     encoded[position % header] ^= flip
     try:
-        decoded = datasets.decode_idx(bytes(encoded))
+        decoded = idx.decode(bytes(encoded))
     except InputError:
         return
     # A changed size is invisible only where another is zero, and one dimension for three only
@@ -68,13 +68,13 @@ def test_idx_with_a_changed_header_is_refused(
 @given(st.sampled_from([b"", b"\0\0\x08\x01", b"\0\0\x08\x03"]), st.binary(max_size=64))
 def test_idx_of_noise_is_refused_or_read_whole(magic: bytes, noise: bytes) -> None:
     with suppress(InputError):
-        assert datasets.encode_idx(datasets.decode_idx(magic + noise)) == magic + noise
+        assert idx.encode(idx.decode(magic + noise)) == magic + noise
 
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((2, 2), np.uint8)])
 def test_encoding_refuses_what_decoding_would(array: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="allowed: uint8 of 1 or 3"):
-        datasets.encode_idx(array)
+        idx.encode(array)
 
 
 IMAGES = np.arange(5 * 28 * 28).reshape(5, 28, 28).astype(np.uint8)
@@ -84,10 +84,10 @@ LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
 @pytest.fixture
 def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Five images as the training split, pinned instead of the real ones."""
-    for name, array in zip(datasets.SPLITS["train"], (IMAGES, LABELS), strict=True):
-        data = datasets.encode_idx(array)
+    for name, array in zip(datasets.MNIST.splits["train"], (IMAGES, LABELS), strict=True):
+        data = idx.encode(array)
         pinned = datasets.Pinned(len(data), hashlib.sha256(data).hexdigest())
-        monkeypatch.setitem(datasets.FILES, name, pinned)
+        monkeypatch.setitem(datasets.MNIST.files, name, pinned)
         (tmp_path / name).write_bytes(data)
     return tmp_path
 
@@ -98,7 +98,7 @@ def test_read_split(split: Path) -> None:
     np.testing.assert_array_equal(labels, LABELS, strict=True)
 
 
-@pytest.mark.parametrize("name", datasets.SPLITS["train"])
+@pytest.mark.parametrize("name", datasets.MNIST.splits["train"])
 @pytest.mark.parametrize("fault", ["missing", "directory", "empty", "truncated", "longer", "bit"])
 def test_read_split_refuses_a_file_with_a_fault(split: Path, name: str, fault: str) -> None:
     path = split / name

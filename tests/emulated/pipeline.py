@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from normlab.data import datasets
+from normlab.data import datasets, idx
 from tests.pipeline.test_pipeline import TRAIN, copy, run, set_params, stages_run
 
 BUDGET = {"seeds": "[0]", "epochs": "1", "val_size": "100", "train_size": "300"}
@@ -71,11 +71,11 @@ def outputs(project: Path) -> dict[str, str]:
 def _cut_test_split(project: Path) -> None:
     """Keep the first images of the test split only, and pin these."""
     source = project / "normlab/data/datasets.py"
-    for name in datasets.SPLITS["test"]:
+    for name in datasets.MNIST.splits["test"]:
         file = project / "data/test" / name
-        data = datasets.encode_idx(datasets.decode_idx(file.read_bytes())[:TEST_IMAGES])
+        data = idx.encode(idx.decode(file.read_bytes())[:TEST_IMAGES])
         file.write_bytes(data)
-        pinned = datasets.FILES[name]
+        pinned = datasets.MNIST.files[name]
         text = source.read_text().replace(pinned.sha256, hashlib.sha256(data).hexdigest())
         source.write_text(text.replace(f"{pinned.size:_}", str(len(data))))
     run(project, "dvc", "commit", "--force", "download")

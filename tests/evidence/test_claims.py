@@ -10,12 +10,14 @@ import pandas as pd
 import pytest
 
 from normlab.errors import InputError
-from normlab.evidence import claims
-from normlab.evidence.claims import Claim, Measured
+from normlab.evidence import claims, declared, verdicts
+from normlab.evidence.declared import Claim
+from normlab.evidence.verdicts import Estimate
+from normlab.studies import STUDIES
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "studies/claims.yaml"
-STUDIES = ("groups", "l1", "layer_norm", "batch_size", "replication")
+BN_TERM = "      - {weight: -1, variant: bn_l1}\n"
 
 PARAMETERS = pd.DataFrame(
     [
@@ -24,6 +26,7 @@ PARAMETERS = pd.DataFrame(
     ],
     columns=["variant", "layer", "parameters"],
 )
+RATIO = [(1, "gn"), (-1, "ln")]
 
 
 def claim(**changes: object) -> Claim:
@@ -40,22 +43,27 @@ def claim(**changes: object) -> Claim:
     return Claim(**(fields | changes))
 
 
-def study(settings: dict[str, float], seeds: int = 10, noise: float = 3e-4) -> pd.DataFrame:
-    """Accuracies of settings around their means, with a shift that a seed's trials share."""
+def terms(**weights: float) -> list[dict[str, str | float]]:
+    """A contrast of arms that are called by their level of the made-up factor."""
+    return [{"weight": weight, "arm": level} for level, weight in weights.items()]
+
+
+def study(arms: dict[str, float], seeds: int = 10, noise: float = 3e-4) -> pd.DataFrame:
+    """Accuracies of arms around their means, with a shift that a seed's trials share."""
     generator = np.random.default_rng(0)
     shift = generator.normal(scale=1e-3, size=seeds)
     rows = [
-        (name, seed, mean + shift[seed] + generator.normal(scale=noise))
-        for name, mean in settings.items()
+        ("made", "gn", name, seed, mean + shift[seed] + generator.normal(scale=noise))
+        for name, mean in arms.items()
         for seed in range(seeds)
     ]
-    return pd.DataFrame(rows, columns=["setting", "seed", "test_accuracy"])
+    return pd.DataFrame(rows, columns=["study", "variant", "arm", "seed", "test_accuracy"])
 
 
 def judged(one: Claim, table: pd.DataFrame, others: int = 0) -> dict[str, Any]:
     """Judge a claim in a family with as many others, which find nothing."""
     tables = {"made": table, "null": study({"a": 0.99, "b": 0.99})}
-    nulls = {f"null{i}": claim(study="null", contrast={"a": 1, "b": -1}) for i in range(others)}
+    nulls = {f"null{i}": claim(study="null", contrast=terms(a=1, b=-1)) for i in range(others)}
     found = claims.judge({"one": one} | nulls, tables, PARAMETERS)
     assert found["tests"] == others + (found["findings"]["one"]["p"] is not None)
     finding: dict[str, Any] = found["findings"]["one"]
@@ -85,7 +93,7 @@ class Case:
     ],
 )
 def test_a_contrast(case: Case) -> None:
-    one = claim(contrast={"more": 1, "less": -1})
+    one = claim(contrast=terms(more=1, less=-1))
     finding = judged(one, study({"less": case.less, "more": 0.99}, case.seeds), case.others)
     assert (finding["verdict"], finding["trials"]) == (case.verdict, 2 * case.seeds)
     assert case.says in finding["sentence"]
@@ -95,14 +103,14 @@ def test_a_contrast(case: Case) -> None:
 
 
 def test_a_contrast_too_noisy_to_tell() -> None:
-    one = claim(contrast={"more": 1, "less": -1})
+    one = claim(contrast=terms(more=1, less=-1))
     finding = judged(one, study({"less": 0.99, "more": 0.99}, noise=0.01))
     assert finding["verdict"] == "not shown"
     assert "More may raise or lower test accuracy, 10 seeds do not tell" in finding["sentence"]
 
 
 def test_a_difference_of_differences() -> None:
-    one = claim(contrast={"a": 1, "b": -1, "c": -1, "d": 1})
+    one = claim(contrast=terms(a=1, b=-1, c=-1, d=1))
     table = study({"a": 0.98, "b": 0.97, "c": 0.99, "d": 0.99})
     finding = judged(one, table)
     assert finding["effect"] == pytest.approx(0.01, abs=5e-4)
@@ -123,23 +131,23 @@ def test_a_difference_of_differences() -> None:
 )
 def test_a_trend(means: list[float], direction: str, verdict: str) -> None:
     table = study(dict(zip("abcd", means, strict=True)))
-    finding = judged(claim(test="trend", direction=direction), table, others=12)
+    finding = judged(claim(test="trend", over="arm", direction=direction), table, others=12)
     assert (finding["verdict"], finding["trials"]) == (verdict, 40)
     assert finding["smallest_p"] is None
 
 
 def test_the_table_says_what_so_few_seeds_cannot_show() -> None:
-    one = claim(contrast={"more": 1, "less": -1})
+    one = claim(contrast=terms(more=1, less=-1))
     tables = {"made": study({"less": 0.987, "more": 0.99}, seeds=6)}
-    table = claims.markdown(claims.judge({"one": one, "two": one}, tables, PARAMETERS))
+    table = verdicts.markdown(claims.judge({"one": one, "two": one}, tables, PARAMETERS))
     assert "| More is better (Somebody) | **not shown** | +0." in table
     assert "The smallest p that 6 seeds can give a pair is 0.031, where all of them agree" in table
     assert "corrected for 2 tests, 0.062 unless other claims have smaller ones" in table
 
 
-def test_a_trend_over_some_settings() -> None:
+def test_a_trend_over_some_levels() -> None:
     table = study({"a": 0.990, "b": 0.992, "c": 0.994, "d": 0.100})
-    finding = judged(claim(test="trend", settings=["a", "b", "c"]), table)
+    finding = judged(claim(test="trend", over="arm", levels=["a", "b", "c"]), table)
     assert (finding["verdict"], finding["trials"]) == ("supported", 30)
     assert finding["effect"] == pytest.approx(0.004, abs=5e-4)
 
@@ -154,14 +162,15 @@ def test_a_trend_over_some_settings() -> None:
     ],
 )
 def test_non_inferiority(change: float, noise: float, verdict: str) -> None:
-    one = claim(test="non-inferiority", contrast={"small": 1, "large": -1})
+    one = claim(test="non-inferiority", contrast=terms(small=1, large=-1))
     finding = judged(one, study({"large": 0.98, "small": 0.98 + change}, noise=noise))
     assert (finding["verdict"], finding["p"]) == (verdict, None)
 
 
 def test_a_ratio_is_that_of_the_layer_that_grows_least() -> None:
-    one = claim(test="ratio", study="pipeline", quantity="parameters", smallest_effect=2.0)
-    one = one.model_copy(update={"contrast": {"bn": -1.0, "ln": 1.0}})
+    one = claim(test="ratio", study="main", quantity="parameters", smallest_effect=2.0)
+    ratio = [{"weight": -1, "variant": "bn"}, {"weight": 1, "variant": "ln"}]
+    one = one.model_copy(update={"contrast": ratio})
     finding = judged(one, study({"a": 0.99}))
     assert (finding["verdict"], finding["effect"], finding["unit"]) == ("supported", 3, "times")
     assert (finding["low"], finding["trials"]) == (None, None)
@@ -184,35 +193,46 @@ def test_a_ratio_is_that_of_the_layer_that_grows_least() -> None:
 def test_a_verdict_needs_interval_size_and_p(
     effect: float, low: float, high: float, p_holm: float, verdict: str
 ) -> None:
-    one = claim(contrast={"a": 1})
-    assert claims.decide(one, Measured(effect, low, high, 0.001, 10, 10), p_holm) == verdict
-    opposite = claim(contrast={"a": 1}, direction="lower")
-    mirrored = Measured(-effect, -high, -low, 0.001, 10, 10)
-    assert claims.decide(opposite, mirrored, p_holm) == verdict
+    one = claim(contrast=terms(a=1))
+    assert verdicts.decide(one, Estimate(effect, low, high, 0.001, 10, 10), p_holm) == verdict
+    opposite = claim(contrast=terms(a=1), direction="lower")
+    mirrored = Estimate(-effect, -high, -low, 0.001, 10, 10)
+    assert verdicts.decide(opposite, mirrored, p_holm) == verdict
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"study": "none"}, "one.study: got none, allowed: made, null, pipeline"),
-        ({"contrast": {"x": 1.0}}, "one.contrast: got x, allowed: a, b"),
-        ({"test": "trend", "settings": ["x"]}, "one.settings: got x, allowed: a, b"),
-        ({"quantity": "overstatement"}, "one.quantity: got overstatement, allowed: test_accuracy"),
+        ({"study": "none"}, "one.study: got none, allowed: made, null, main"),
         (
-            {"test": "ratio", "contrast": {"gn": 1.0, "ln": -1.0}},
-            "one.contrast: got gn, allowed: bn, ln",
+            {"contrast": terms(x=1)},
+            "one: got arm x, which is 0 arms, allowed: variant gn, arm a; variant gn, arm b",
+        ),
+        (
+            {"contrast": [{"weight": 1, "variant": "gn"}]},
+            "one: got variant gn, which is 2 arms, allowed: variant gn, arm a; variant gn, arm b",
+        ),
+        ({"contrast": [{"weight": 1, "size": 2}]}, "one: got size, allowed: variant, arm"),
+        (
+            {"contrast": [], "test": "trend", "over": "size"},
+            "one.over: got size, allowed: variant, arm",
+        ),
+        ({"quantity": "optimism"}, "one.quantity: got optimism, allowed: test_accuracy"),
+        (
+            {"test": "ratio", "contrast": [{"weight": w, "variant": v} for w, v in RATIO]},
+            "one.contrast: got variant gn, allowed: variant bn, ln",
         ),
     ],
 )
 def test_what_a_study_does_not_have_is_named(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as refused:
-        judged(claim(**({"contrast": {"a": 1.0}} | changes)), study({"a": 0.99, "b": 0.99}))
+        judged(claim(**({"contrast": terms(a=1)} | changes)), study({"a": 0.99, "b": 0.99}))
     assert str(refused.value) == message
 
 
-def test_settings_need_the_same_seeds_and_two_of_them() -> None:
-    one, table = claim(contrast={"a": 1, "b": -1}), study({"a": 0.99, "b": 0.99})
-    with pytest.raises(InputError, match="one: got settings with different seeds"):
+def test_arms_need_the_same_seeds_and_two_of_them() -> None:
+    one, table = claim(contrast=terms(a=1, b=-1)), study({"a": 0.99, "b": 0.99})
+    with pytest.raises(InputError, match="one: got arms with different seeds"):
         judged(one, table.iloc[:-1])
     with pytest.raises(InputError, match="made_seeds: got 1 seed, allowed: at least 2"):
         judged(one, table[table["seed"] == 0])
@@ -227,27 +247,38 @@ def test_settings_need_the_same_seeds_and_two_of_them() -> None:
         ("source:", "sauce:", "groups_accuracy.source: got nothing, allowed: who claims it"),
         ("subject:", "topic: x\n    subject:", "topic: unknown key, allowed: claim, source, "),
         ("reported: {", "told: {", "reported: got nothing, allowed: accuracies by variant"),
-        ("test: trend", "test: contrast", "groups_accuracy: got settings"),
-        ("{ln: 1, bn_l1: -1}", "{ln: 1}", "ln_parameters.contrast: got 1 variants, allowed: 2"),
+        (
+            "test: trend",
+            "test: contrast",
+            "groups_accuracy: got over gn_groups, 5 levels and 0 terms",
+        ),
+        (BN_TERM, "", "ln_parameters.contrast: got 1 variants, allowed: 2"),
+        (
+            "{weight: 1, gn_groups: 16}",
+            "{gn_groups: 16}",
+            "contrast: got {'gn_groups': 16}, allowed: terms such as",
+        ),
+        (
+            "gn_groups: 16}",
+            "gn_groups: [16]}",
+            "instance_accuracy.contrast: got [16], allowed: terms such as ",
+        ),
     ],
 )
 def test_a_bad_claim_gets_one_line_each(tmp_path: Path, old: str, new: str, message: str) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text(COMMITTED.read_text().replace(old, new, 1))
     with pytest.raises(InputError) as refused:
-        claims.load(path)
+        declared.load(path)
     lines = str(refused.value).splitlines()
     assert all(line.startswith(f"{path}: ") for line in lines)
     assert any(message in line for line in lines)
 
 
 def test_the_committed_findings_are_the_verdicts_on_the_committed_studies() -> None:
-    tables = {
-        name: pd.read_csv(ROOT / f"reports/studies/{name}.csv", dtype={"setting": str})
-        for name in STUDIES
-    }
+    tables = {name: pd.read_csv(ROOT / f"reports/studies/{name}.csv") for name in STUDIES}
     parameters = pd.read_csv(ROOT / "reports/parameters.csv")
-    again = claims.judge(claims.load(COMMITTED).claims, tables, parameters)
+    again = claims.judge(declared.load(COMMITTED).claims, tables, parameters)
     committed = json.loads((ROOT / "reports/findings.json").read_text())
     assert list(again["findings"]) == list(committed["findings"])
     for name, finding in committed["findings"].items():

@@ -7,23 +7,24 @@ import torch
 
 from normlab.errors import InputError
 from normlab.evidence import evaluation
-from normlab.evidence.evaluation import Images, Model
+from normlab.evidence.evaluation import LabelledImages, TrainedModel
 from normlab.network import networks
+from normlab.studies import MAIN, Arm
 from normlab.training import trial
-from normlab.training.trial import Data
-from tests.conftest import SETTINGS, VARIANTS, make_recipe
+from normlab.training.recipe import Data
+from tests.conftest import NORM_PARAMS, VARIANTS, make_recipe
 
 
-def model_of(variant: str, seed: int = 0) -> Model:
+def model_of(variant: str, seed: int = 0) -> TrainedModel:
     state = trial.start(make_recipe(variant), seed)
-    return Model(variant, SETTINGS[variant], seed, 1, state.weights)
+    return TrainedModel(Arm(MAIN, variant, {}), NORM_PARAMS[variant], seed, 1, state.weights)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_measure_is_the_network_applied_to_the_images(variant: str, noise: Data) -> None:
     model = model_of(variant)
-    got = evaluation.measure(model, Images(noise.val_images, noise.val_labels))
-    network = networks.build(variant, **SETTINGS[variant]).eval()
+    got = evaluation.score(model, LabelledImages(noise.val_images, noise.val_labels))
+    network = networks.build(variant, **NORM_PARAMS[variant]).eval()
     network.load_state_dict({n: torch.from_numpy(a) for n, a in model.weights.items()})
     pixels = torch.from_numpy(noise.val_images).float()[:, None] / 255
     with torch.no_grad():
@@ -32,14 +33,13 @@ def test_measure_is_the_network_applied_to_the_images(variant: str, noise: Data)
     of_true = expected[np.arange(40), noise.val_labels]
     assert got.loss == pytest.approx(-np.log(of_true).mean(), rel=1e-4)
     assert got.accuracy == np.mean(expected.argmax(1) == noise.val_labels)
-    assert (got.variant, got.seed, got.epoch) == (variant, 0, 1)
 
 
 def test_validation_and_test_are_measured_alike(noise: Data) -> None:
     recipe = make_recipe()
     state = trial.train_epoch(recipe, trial.start(recipe, 0), noise)
-    model = Model("gn", SETTINGS["gn"], 0, 1, state.weights)
-    got = evaluation.measure(model, Images(noise.val_images, noise.val_labels))
+    model = TrainedModel(Arm(MAIN, "gn", {}), NORM_PARAMS["gn"], 0, 1, state.weights)
+    got = evaluation.score(model, LabelledImages(noise.val_images, noise.val_labels))
     assert got.loss == state.row["val_loss"]
     assert got.accuracy == state.row["val_accuracy"]
 

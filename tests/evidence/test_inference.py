@@ -18,7 +18,7 @@ from normlab.evidence.inference import (
     smallest_p,
     trend_test,
 )
-from normlab.evidence.metrics import Interval, sign_flip_floor
+from normlab.evidence.intervals import Interval, sign_flip_floor
 
 Floats = npt.NDArray[np.float64]
 Draw = Callable[[np.random.Generator, int], Floats]
@@ -115,7 +115,7 @@ def test_interval_lies_within_the_data_and_around_the_mean(differences: list[int
     assert min(differences) - 1e-6 <= low <= mean <= high <= max(differences) + 1e-6
 
 
-def test_swapping_the_settings_turns_the_interval_around() -> None:
+def test_swapping_the_arms_turns_the_interval_around() -> None:
     skewed = np.random.default_rng(0).exponential(size=10)
     mean, low, high = paired_interval(skewed, 50_000, seed=0)
     swapped = paired_interval(-skewed[::-1], 50_000, seed=1)
@@ -289,7 +289,7 @@ def test_trends_in_noise_are_rarely_significant(step: int) -> None:
     assert found / repeats == pytest.approx(0.048, abs=3 * monte_carlo_error(0.048, repeats))
 
 
-def test_trend_of_1_3_sd_over_six_settings_is_found_with_ten_seeds() -> None:
+def test_trend_of_1_3_sd_over_six_arms_is_found_with_ten_seeds() -> None:
     generator = np.random.default_rng(0)
     rise = np.linspace(0, 1.3, 6)
     found = [
@@ -311,7 +311,7 @@ def test_fitted_change_is_that_of_a_line_through_each_seed(
     np.testing.assert_allclose(change, expected, atol=1e-9)
 
 
-def test_fitted_change_of_two_settings_is_their_difference() -> None:
+def test_fitted_change_of_two_arms_is_their_difference() -> None:
     np.testing.assert_allclose(fitted_change(np.array([[0.5, 0.75], [1.0, -1.0]])), [0.25, -2.0])
 
 

@@ -15,7 +15,7 @@ GOLDEN = {
     "mean_interval": "0.990445261 0.992834739",
     "resampled_variance": "71/31250000 376631/200000000000 93179/62500000000",
     "pigeonhole_bootstrap": "0x1.e4f765fd8adacp-9",
-    "two_level_interval": "-0.001514712 0.008914712",
+    "pigeonhole_interval": "-0.001514712 0.008914712",
     "calibration_error": "0x1.2b370719ff8d3p-3",
     "paired": "0x1.5a07b352a84cdp-11",
     "paired_interval": "-0.000943690 0.002120000",

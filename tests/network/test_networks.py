@@ -7,7 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from normlab.network import networks
-from tests.conftest import SETTINGS, VARIANTS
+from normlab.network.architecture import REFERENCE, largest_divisor
+from tests.conftest import NORM_PARAMS, VARIANTS
 
 TABLE = {  # convolution: output shape, weights, batch or group norm's scales and shifts
     "conv1": ((12, 26, 26), 108, 24),
@@ -22,7 +23,9 @@ TABLE = {  # convolution: output shape, weights, batch or group norm's scales an
 
 def test_parameter_counts_are_the_references() -> None:
     totals = {
-        variant: sum(p.numel() for p in networks.build(variant, **SETTINGS[variant]).parameters())
+        variant: sum(
+            p.numel() for p in networks.build(variant, **NORM_PARAMS[variant]).parameters()
+        )
         for variant in VARIANTS
     }
     assert totals == {"bn_l1": 7_946, "gn": 7_946, "ln": 55_546}
@@ -31,7 +34,7 @@ def test_parameter_counts_are_the_references() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_layers_have_the_references_shapes_and_weights(variant: str) -> None:
-    network = networks.build(variant, **SETTINGS[variant]).eval()
+    network = networks.build(variant, **NORM_PARAMS[variant]).eval()
     counts = networks.parameters_by_layer(network)
     x = torch.zeros(2, 1, 28, 28)
     for name, layer in network.named_children():
@@ -50,7 +53,7 @@ def test_layers_have_the_references_shapes_and_weights(variant: str) -> None:
 
 @given(st.integers(1, 200), st.integers(1, 300))
 def test_largest_divisor(number: int, limit: int) -> None:
-    found = networks.largest_divisor(number, limit)
+    found = largest_divisor(number, limit)
     assert number % found == 0
     assert found <= limit
     assert not any(number % d == 0 for d in range(found + 1, min(number, limit) + 1))
@@ -84,12 +87,28 @@ def test_sixteen_groups_are_instance_norm_and_one_is_layer_norms_statistics() ->
     torch.testing.assert_close(channel, layer)
 
 
-def test_settings_are_the_parameters_of_the_normalizations() -> None:
-    assert {v: networks.settings(v) for v in VARIANTS} == {v: list(SETTINGS[v]) for v in VARIANTS}
+def test_a_variants_params_are_those_of_its_normalization() -> None:
+    known = {key: variant.params for key, variant in networks.VARIANTS.items()}
+    assert known == {variant: list(NORM_PARAMS[variant]) for variant in VARIANTS}
+
+
+def test_variants_are_known_by_their_keys_and_told_apart_by_their_labels() -> None:
+    assert [variant.key for variant in networks.VARIANTS.values()] == list(networks.VARIANTS)
+    assert len({variant.label for variant in networks.VARIANTS.values()}) == len(VARIANTS)
+    assert [key for key, variant in networks.VARIANTS.items() if variant.l1] == ["bn_l1"]
+
+
+def test_the_architecture_knows_the_shapes_that_its_convolutions_put_out() -> None:
+    x, shapes = torch.zeros(1, 1, 28, 28), []
+    for name, layer in networks.build("bn_l1").named_children():
+        x = layer(x)
+        if name.startswith("conv"):
+            shapes.append((x.shape[1], x.shape[2]))
+    assert tuple(shapes) == REFERENCE.shapes
 
 
 def test_initial_weights_have_pytorchs_distribution_and_are_the_same_for_all_variants() -> None:
-    built = {v: networks.build(v, **SETTINGS[v]) for v in VARIANTS}
+    built = {v: networks.build(v, **NORM_PARAMS[v]) for v in VARIANTS}
     for network in built.values():
         networks.initialize(network, np.random.default_rng(5))
     for name, parameter in built["gn"].named_parameters():
@@ -130,7 +149,7 @@ def test_loss_and_accuracy() -> None:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_trained_image_takes_the_references_operations(variant: str) -> None:
-    network = networks.build(variant, **SETTINGS[variant])
+    network = networks.build(variant, **NORM_PARAMS[variant])
     with FlopCounterMode(display=False) as forward:
         outputs = network(torch.zeros(1, 1, 28, 28))
     with FlopCounterMode(display=False) as backward:

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from normlab import files
-from normlab.training import checkpoints, trial
-from normlab.training.trial import Data, State
+from normlab.training import checkpoints, machine, trial
+from normlab.training.recipe import Data, State
 from tests.conftest import make_recipe
 from tests.network.test_engine import KINDS, use
 from tests.training.test_trial import equal
@@ -100,9 +100,9 @@ def test_checkpoints_may_move_between_kinds_of_processor(
     folders = set()
     for kind in KINDS:
         use(kind, monkeypatch)
-        machine = trial.resolve(recipe)
-        assert kind.name in machine.name
-        folders.add(checkpoints.folder(tmp_path, recipe, noise, machine.arithmetic))
+        found = machine.resolve(recipe)
+        assert kind.name in found.name
+        folders.add(checkpoints.folder(tmp_path, recipe, noise, found.arithmetic))
         state = states[-1] if states else trial.start(recipe, 0)
         if len(states) < recipe.epochs:
             states.append(trial.train_epoch(recipe, state, noise))

@@ -124,7 +124,7 @@ def test_the_replication_is_the_references_recipe(
         assert schedule == ("step", 9, 0.1)
         assert recipe.augmentation == augment.Ranges(7, 0.15, (0.7, 1.3), 8)
         assert recipe.l1_lambda == (0.01 if setting.variant == "bn_l1" else None)
-        network = networks.build(setting.variant, **recipe.settings)
+        network = networks.build(setting.variant, **recipe.norm_params)
         if setting.variant == "gn":
             groups = [m.num_groups for m in network if isinstance(m, nn.GroupNorm)]
             assert groups == [3, 4, 2, 3, 2, 2, 2]

@@ -9,8 +9,8 @@ import pytest
 from dask.system import CPU_COUNT
 
 from normlab.errors import InputError
-from normlab.training import cluster, trial
-from normlab.training.trial import Data
+from normlab.training import cluster, machine, trial
+from normlab.training.recipe import Data, State
 from tests.conftest import make_recipe
 
 
@@ -55,15 +55,15 @@ def test_a_configured_scheduler_runs_our_code(scheduler: str, noise: Data) -> No
     with dask.config.set({"scheduler-address": scheduler}), cluster.connect(chains=1) as client:
         assert client.scheduler_info()["address"] == scheduler
 
-        def step(state: trial.State, data: Data) -> trial.State:
+        def step(state: State, data: Data) -> State:
             return trial.train_epoch(recipe, state, data)
 
         def complain(name: str) -> None:
             raise InputError(f"device: got {name}")
 
         ((_, got),) = cluster.run_chains(client, [(step, start, 1)], noise)
-        there = cluster.call(client, partial(trial.resolve, recipe))
+        there = cluster.call(client, partial(machine.resolve, recipe))
         with pytest.raises(InputError, match="device: got cold"):
             cluster.call(client, partial(complain, "cold"))
     assert got.row == expected.row
-    assert there == trial.resolve(recipe)
+    assert there == machine.resolve(recipe)

@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from normlab.data import augment
 from normlab.errors import InputError
 from normlab.network import compiled, engine, networks
-from normlab.training import trial
-from normlab.training.trial import Data, State
+from normlab.training import machine, pytorch, trial
+from normlab.training.recipe import Data, State, learning_rate
 from tests.conftest import VARIANTS, make_recipe
 
 
@@ -27,7 +27,7 @@ def equal(one: State, other: State) -> bool:
 def plain_epoch(variant: str, state: State, data: Data) -> nn.Module:
     """The same epoch as anyone would write it: autograd throughout, an image at a time."""
     recipe = make_recipe(variant)
-    network = networks.build(variant, **recipe.settings).train()
+    network = networks.build(variant, **recipe.norm_params).train()
     network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in state.weights.items()})
     optimizer = torch.optim.SGD(network.parameters(), lr=0.015, momentum=0.9, nesterov=True)
     order = np.random.default_rng([state.seed, trial.ORDER, 1]).permutation(100)
@@ -85,7 +85,7 @@ def test_the_l1_gradient_is_autograds() -> None:
     with torch.no_grad():
         parameters[0][0] = 0
     nn.functional.cross_entropy(network(x), target).backward()
-    trial.add_l1_gradient(parameters, 0.01)
+    pytorch.add_l1_gradient(parameters, 0.01)
     ours = [p.grad.clone() for p in parameters if p.grad is not None]
     network.zero_grad()
     penalty = 0.01 * torch.stack([p.abs().sum() for p in parameters]).sum()
@@ -151,7 +151,7 @@ def test_training_learns() -> None:
 )
 def test_learning_rates(schedule: str, expected: list[float]) -> None:
     recipe = make_recipe(lr=0.4, lr_schedule=schedule, lr_step_epochs=2, epochs=4)
-    got = [trial.learning_rate(recipe, epoch) for epoch in range(1, 5)]
+    got = [learning_rate(recipe, epoch) for epoch in range(1, 5)]
     assert got == pytest.approx(expected)
 
 
@@ -163,7 +163,7 @@ def test_divergence_names_variant_seed_epoch_and_cause(noise: Data) -> None:
 
 def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     def resolved(device: str, precision: str) -> tuple[torch.device, torch.dtype]:
-        return trial.resolve(make_recipe(device=device, precision=precision))[:2]
+        return machine.resolve(make_recipe(device=device, precision=precision))[:2]
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=r"^device: got cuda, .* allowed: auto or cpu$"):
@@ -185,17 +185,18 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_is_outside_the_promise_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = trial.resolve(make_recipe())
+    ours = machine.resolve(make_recipe())
     assert ours.name == f"cpu, float32, the engine for {compiled.processor().name}"
     assert ours.arithmetic == f"engine {engine.ARITHMETIC}"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    assert trial.resolve(make_recipe()) == ours
-    gpu = trial.resolve(make_recipe(device="auto", precision="auto"))
+    assert machine.resolve(make_recipe()) == ours
+    gpu = machine.resolve(make_recipe(device="auto", precision="auto"))
     assert gpu.name == "cuda, bfloat16, PyTorch: results belong to this machine"
     assert gpu.arithmetic == f"cuda, bfloat16, PyTorch {torch.__version__}"
-    monkeypatch.setitem(networks.NORMALIZATIONS, "rms", lambda _, side: nn.RMSNorm([side]))
-    rms = trial.resolve(replace(make_recipe("gn"), variant="rms", settings={}))
+    rms_norm = networks.Variant("rms", "RMS norm", lambda _, side: nn.RMSNorm([side]))
+    monkeypatch.setitem(networks.VARIANTS, "rms", rms_norm)
+    rms = machine.resolve(replace(make_recipe("gn"), variant="rms", norm_params={}))
     assert rms.name.startswith(
         "cpu, float32, PyTorch, since the engine does not know norm1: RMSNorm"
     )

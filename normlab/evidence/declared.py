@@ -1,0 +1,117 @@
+"""Claims as `studies/claims.yaml` declares them: read and validated."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from normlab import params
+from normlab.errors import InputError
+
+WORDS = {
+    "test_accuracy": "test accuracy",
+    "early_val_accuracy": "validation accuracy over the first half of training",
+    "optimism": "accuracy",
+    "parameters": "the parameters of a normalization layer",
+}
+"""What a claim may speak of, and how a sentence calls it."""
+
+Word = Annotated[str, Field(min_length=1)]
+Value = str | int | float
+
+
+class Strict(BaseModel):
+    """No unknown keys, no conversions, no infinities."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class Term(NamedTuple):
+    """An arm of a study, and its weight in a sum."""
+
+    weight: float
+    arm: dict[str, Value]
+    """Columns of the study's table with the values that the arm has there."""
+
+
+class Claim(Strict):
+    """A claim and how to judge it, as `studies/claims.yaml` explains."""
+
+    claim: Word = Field(description="a sentence")
+    source: Word = Field(description="who claims it")
+    study: Word = Field(description="a study, or main")
+    quantity: Literal["test_accuracy", "early_val_accuracy", "optimism", "parameters"] = Field(
+        description=", ".join(WORDS)
+    )
+    subject: Word = Field(description="what is done to the quantity")
+    test: Literal["trend", "contrast", "non-inferiority", "ratio"] = Field(
+        description="trend, contrast, non-inferiority or ratio"
+    )
+    direction: Literal["higher", "lower"] = Field(description="higher or lower")
+    smallest_effect: float = Field(gt=0, description="a number above 0")
+    over: str | None = Field(default=None, description="for a trend: a column of the study's table")
+    levels: list[Value] = Field(default=[], description="for a trend: values of it, in order")
+    contrast: list[dict[str, Value]] = Field(
+        default=[], description="terms such as {weight: 1, variant: gn}; none for a trend"
+    )
+
+    @property
+    def terms(self) -> list[Term]:
+        """The contrast's."""
+        return [
+            Term(float(term["weight"]), {key: v for key, v in term.items() if key != "weight"})
+            for term in self.contrast
+        ]
+
+
+class File(Strict):
+    """All of `studies/claims.yaml`."""
+
+    reported: dict[str, float] = Field(description="accuracies by variant")
+    claims: dict[str, Claim] = Field(min_length=1, description="claims by name")
+
+
+def load(path: Path) -> File:
+    """Read and validate the claims.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or a claim is not as it should be; one line a fault, with file,
+        claim, key, value and what is allowed.
+    """
+    values = params.mapping(path)
+    try:
+        file = File.model_validate(values)
+    except ValidationError as error:
+        faults = [_fault(list(item["loc"]), item["input"], item["type"]) for item in error.errors()]
+        raise InputError("\n".join(f"{path}: {fault}" for fault in dict.fromkeys(faults))) from None
+    for name, claim in file.claims.items():
+        trend, terms = claim.test == "trend", len(claim.contrast)
+        for term in claim.contrast:
+            if not isinstance(term.get("weight"), int | float):
+                got, allowed = f"{term}", Claim.model_fields["contrast"].description
+                raise InputError(f"{path}: {name}.contrast: got {got}, allowed: {allowed}")
+        if (
+            trend != (claim.over is not None)
+            or trend == bool(terms)
+            or (claim.levels and not trend)
+        ):
+            got = f"over {claim.over}, {len(claim.levels)} levels and {terms} terms of contrast"
+            allowed = "over, and perhaps levels" if trend else "contrast"
+            raise InputError(f"{path}: {name}: got {got}, allowed: {allowed} for a {claim.test}")
+        if claim.test == "ratio" and terms != 2:
+            raise InputError(
+                f"{path}: {name}.contrast: got {terms} variants, allowed: 2 for a ratio"
+            )
+    return file
+
+
+def _fault(place: list[Any], value: Any, kind: str) -> str:
+    fields = Claim.model_fields if len(place) > 2 else File.model_fields
+    key = place[2] if len(place) > 2 else place[0]
+    where = ".".join(str(part) for part in place[:3] if part != "claims")
+    if kind == "extra_forbidden":
+        return f"{where}: unknown key, allowed: {', '.join(fields)}"
+    got = "nothing" if kind == "missing" else repr(value)
+    return f"{where}: got {got}, allowed: {fields[key].description}"
