@@ -1,17 +1,11 @@
-"""Numbers and names in words, as the report writes them."""
+"""Numbers and names in words, as reports and claims write them."""
 
 import math
 from collections.abc import Callable
 
-LABELS = {"bn_l1": "Batch norm + L1", "gn": "Group norm", "ln": "Layer norm"}
 MINUS = "\N{MINUS SIGN}"
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
-def label(variant: object) -> str:
-    """Name a variant for people."""
-    return LABELS.get(str(variant), str(variant))
 
 
 def percent(fraction: float | None) -> str:

@@ -1,6 +1,5 @@
 """Stage `plot`: the figures, from the tables of the other stages."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,8 @@ FIGURES = Path("reports/figures")
 SAMPLES, DRAWS, SAMPLES_SEED = 12, 4, 0
 
 
-def main(*variants: str) -> None:
-    """Draw all figures for `variants`, in that order."""
+def main() -> None:
+    """Draw all figures, the variants in the order of the summary and by the names it gives them."""
     settings = params.load(PARAMS)
     ranges = augment.Ranges(
         rotation=settings.affine_rotation,
@@ -29,23 +28,33 @@ def main(*variants: str) -> None:
         scale=(settings.affine_scale[0], settings.affine_scale[1]),
         shear=settings.affine_shear,
     )
-    test_curves = files.read_table(REPORTS / "test_curves.csv")
-    last = test_curves.groupby("variant")["epoch"].transform("max")
-    wrong = files.read_table(REPORTS / "misclassified.csv")
+    summary = files.read_table(REPORTS / "summary.csv")
+    labels = dict(zip(summary["variant"], summary["label"], strict=True))
+    tables = {
+        name: files.read_table(REPORTS / f"{name}.csv").replace({"variant": labels})
+        for name in ("test_curves", "confusion", "parameters", "misclassified")
+    }
+    histories = [files.read_table(HISTORIES / f"{variant}.csv") for variant in labels]
+    validation = pd.concat(histories).replace({"variant": labels})
+    accuracy = summary[summary["measure"] == "accuracy"].replace({"variant": labels})
+    curves, wrong = tables["test_curves"], tables["misclassified"]
     images = files.read_images(MISCLASSIFIED_IMAGES)
     drawn = {
         "samples": figures.samples(*samples(ranges)),
-        "test_curves": figures.curves(test_curves, "Test images"),
-        "val_curves": figures.curves(validation_curves(variants), "Validation images"),
-        "accuracies": figures.final_accuracies(
-            test_curves[test_curves["epoch"] == last], intervals(variants)
+        "test_curves": figures.curves(curves, "Test images"),
+        "val_curves": figures.curves(
+            validation.rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"}),
+            "Validation images",
         ),
-        "confusion": figures.confusion_matrices(files.read_table(REPORTS / "confusion.csv")),
-        "parameters": figures.layer_parameters(files.read_table(REPORTS / "parameters.csv")),
+        "accuracies": figures.final_accuracies(
+            curves[curves["epoch"] == curves.groupby("variant")["epoch"].transform("max")], accuracy
+        ),
+        "confusion": figures.confusion_matrices(tables["confusion"]),
+        "parameters": figures.layer_parameters(tables["parameters"]),
     }
-    for variant in variants:
-        rows = wrong[wrong["variant"] == variant]
-        drawn[f"misclassified_{variant}"] = figures.misclassified_digits(rows, images, variant)
+    for variant, label in labels.items():
+        rows = wrong[wrong["variant"] == label]
+        drawn[f"misclassified_{variant}"] = figures.misclassified_digits(rows, images, label)
     with files.directory(FIGURES) as directory:
         for name, figure in drawn.items():
             (directory / f"{name}.png").write_bytes(figures.png_bytes(figure))
@@ -60,19 +69,3 @@ def samples(ranges: augment.Ranges) -> tuple[figures.Images, figures.Images]:
     sources = augment.source_pixels(maps, augment.grid()).astype(np.int64)
     pixels = np.take_along_axis(augment.pad(repeated), sources, axis=1)
     return originals, pixels.reshape(DRAWS, *originals.shape)
-
-
-def validation_curves(variants: Sequence[str]) -> pd.DataFrame:
-    """Gather validation loss and accuracy of all epochs, in the form of `test_curves.csv`."""
-    tables = [files.read_table(HISTORIES / f"{v}.csv") for v in variants]
-    return pd.concat(tables).rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"})
-
-
-def intervals(variants: Sequence[str]) -> pd.DataFrame:
-    """Mean test accuracy of every variant with its interval, from the metrics."""
-    metrics = files.read_json(REPORTS / "metrics.json")
-    columns = {"accuracy": "mean", "accuracy_low": "low", "accuracy_high": "high"}
-    rows = [
-        {new: metrics[v][old] for old, new in columns.items()} | {"variant": v} for v in variants
-    ]
-    return pd.DataFrame(rows).astype(dict.fromkeys(columns.values(), float))

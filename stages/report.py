@@ -1,15 +1,16 @@
 """Stage `report`: the page that shows it all, and its short form."""
 
 from pathlib import Path
-from typing import Any
+
+import pandas as pd
 
 from normlab import files, params
 from normlab.report import page, sections
+from normlab.studies import STUDIES
 
 REPORTS = Path("reports")
-STUDIES = Path("reports/studies")
+TABLES = Path("reports/studies")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
-VARIANTS = ("bn_l1", "gn", "ln")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
 CONVERGENCE = ("groups", "layer_norm", "replication")
 
@@ -23,20 +24,20 @@ def main() -> None:
 
 def read() -> sections.Inputs:
     """Gather what the other stages wrote."""
-    names: dict[str, Any] = {"dtype": {"setting": str}}
+    summary = files.read_table(REPORTS / "summary.csv")
+    histories = [REPORTS / "history" / f"{v}.csv" for v in summary["variant"].unique()]
     return sections.Inputs(
-        metrics=files.read_json(REPORTS / "metrics.json"),
+        summary=summary,
+        comparisons=files.read_table(REPORTS / "comparisons.csv"),
         test_curves=files.read_table(REPORTS / "test_curves.csv"),
-        histories={v: files.read_table(REPORTS / "history" / f"{v}.csv") for v in VARIANTS},
+        histories=pd.concat(map(files.read_table, histories)),
         parameters=files.read_table(REPORTS / "parameters.csv"),
         misclassified=files.read_table(REPORTS / "misclassified.csv"),
-        predictions=files.read_table(REPORTS / "predictions.csv"),
         images=files.read_images(MISCLASSIFIED_IMAGES),
-        studies={s: files.read_table(STUDIES / f"{s}.csv", **names) for s in sections.STUDIES},
-        study_histories={
-            s: files.read_table(STUDIES / f"{s}_history.csv", **names) for s in CONVERGENCE
-        },
-        weights=files.read_table(STUDIES / "l1_weights.csv", **names),
+        studies={s: files.read_table(TABLES / f"{s}.csv") for s in STUDIES},
+        study_summaries={s: files.read_table(TABLES / f"{s}_summary.csv") for s in STUDIES},
+        study_histories={s: files.read_table(TABLES / f"{s}_history.csv") for s in CONVERGENCE},
+        weights=files.read_table(TABLES / "l1_weights.csv"),
         findings=files.read_json(REPORTS / "findings.json"),
         findings_table=files.read_text(REPORTS / "findings.md"),
         reported=params.mapping(Path("studies/claims.yaml"))["reported"],

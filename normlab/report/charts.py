@@ -19,6 +19,7 @@ import pandas as pd
 import vl_convert
 from numpy.typing import NDArray
 
+from normlab import formatting
 from normlab.report import figures
 
 Spec = dict[str, Any]
@@ -42,8 +43,6 @@ MARKERS = (
     "M-.33,-1H.33V-.33H1V.33H.33V1H-.33V.33H-1V-.33H-.33Z",
 )
 DASHES = ([1, 0], [6, 3], [8, 3, 2, 3], [2, 2], [10, 3], [4, 2, 1, 2])
-
-SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 CONFIG: Spec = {
     "aria": False,  # each figure is labelled as a whole, with its numbers in a table
@@ -270,18 +269,18 @@ def by_size(summary: pd.DataFrame, series: Mapping[str, Series], title: str) -> 
 
 
 def weights(table: pd.DataFrame, labels: Mapping[str, str], colour: str) -> Spec:
-    """Draw how absolute weights are distributed, a row for each setting, all on one scale.
+    """Draw how absolute weights are distributed, a row for each series, all on one scale.
 
     Parameters
     ----------
     table : DataFrame
-        Columns setting, low and high (exponents of ten of a bin of |w|), share (a fraction).
+        Columns series, low and high (exponents of ten of a bin of |w|), share (a fraction).
     labels : mapping
-        The label of each setting, from the bottom row to the top.
+        The label of each series, from the bottom row to the top.
     colour : str
         Of all rows.
     """
-    # Bins that no setting uses would leave half of the picture empty.
+    # Bins that no series uses would leave half of the picture empty.
     used = table.loc[table["share"] >= 0.0005]
     left, right = float(used["low"].min()), float(used["high"].max())
     inside = table[(table["low"] >= left) & (table["high"] <= right)]
@@ -289,14 +288,15 @@ def weights(table: pd.DataFrame, labels: Mapping[str, str], colour: str) -> Spec
     order = list(labels)
     rows = [
         {
-            "setting": labels[row["setting"]],
-            "row": order.index(row["setting"]),
+            "setting": labels[row["series"]],
+            "row": order.index(row["series"]),
             "at": (row["low"] + row["high"]) / 2,
             "share": round(100 * row["share"], 3),
         }
         for row in inside.to_dict("records")
     ]
     stretch = WEIGHT_ROW / max(row["share"] for row in rows)
+    powers = {n: formatting.power_of_ten(10.0**n) for n in exponents}
     x = {
         "field": "at",
         "type": "quantitative",
@@ -304,7 +304,7 @@ def weights(table: pd.DataFrame, labels: Mapping[str, str], colour: str) -> Spec
         "axis": {
             "title": "absolute weight, log scale",
             "values": exponents,
-            "labelExpr": f"{json.dumps({n: power(n) for n in exponents})}[datum.value]",
+            "labelExpr": f"{json.dumps(powers)}[datum.value]",
         },
     }
     y = {
@@ -394,11 +394,6 @@ def parameters(table: pd.DataFrame, series: Mapping[str, Series]) -> Spec:
         params=_params(series.values()),
         height=24 * len(layers),
     )
-
-
-def power(exponent: int) -> str:
-    """Write a power of ten."""
-    return "10" + str(exponent).translate(SUPERSCRIPT) if exponent else "1"
 
 
 def picture(spec: Spec) -> str:

@@ -3,7 +3,8 @@
 `png_bytes` renders a figure to the same bytes wherever the same matplotlib is installed. Colours
 are Okabe and Ito's ("Color Universal Design", 2008), chosen to differ for people with the common
 colour-vision deficiencies, and every variant has its own marker and line style too, so that colour
-is never the only channel. Variants take them in the order in which a table names them.
+is never the only channel. Variants take them in the order in which a table names them, and are
+called as it calls them.
 """
 
 import io
@@ -19,8 +20,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
-
-from normlab import formatting as fmt
 
 Images = NDArray[np.uint8]
 
@@ -131,7 +130,7 @@ def curves(table: pd.DataFrame, title: str) -> Figure:
         for position, (variant, rows) in enumerate(shown.groupby("variant", sort=False)):
             line = _line(position)
             epochs = rows.groupby("epoch")[value].agg(["mean", "min", "max"])
-            axes.plot(epochs.index, epochs["mean"], label=fmt.label(variant), **line)
+            axes.plot(epochs.index, epochs["mean"], label=str(variant), **line)
             extent = (epochs.index, epochs["min"], epochs["max"])
             axes.fill_between(*extent, color=line["color"], alpha=0.15, linewidth=0)
             axes.vlines(*extent, color=line["color"], alpha=0.5, linewidth=1)
@@ -178,7 +177,7 @@ def final_accuracies(final: pd.DataFrame, summary: pd.DataFrame) -> Figure:
         axes.plot(mean, position, markersize=10, **style)
         axes.hlines(position, low, high, color=style["color"], linewidth=2.5)
         interval = "" if np.isnan(low) else f" [{low:.2f}, {high:.2f}]"
-        names.append(f"{fmt.label(row['variant'])}\n{mean:.2f} %{interval}")
+        names.append(f"{row['variant']}\n{mean:.2f} %{interval}")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(len(names) - 0.5, -0.4)
     axes.grid(visible=False, axis="y")
@@ -233,7 +232,7 @@ def misclassified_digits(
         The (28, 28) uint8 image of each index in `misclassified`.
     variant : str
     """
-    figure = _figure(f"Test digits that {fmt.label(variant)} misreads for most seeds", 5)
+    figure = _figure(f"Test digits that {variant} misreads for most seeds", 5)
     panels = figure.subplots(2, 5).ravel()
     chosen = hardest(misclassified, len(panels))
     for axes, row in zip(panels, chosen.to_dict("records"), strict=False):
@@ -262,7 +261,7 @@ def confusion_matrices(confusion: pd.DataFrame) -> Figure:
         Columns variant, true, predicted, count, with a row for each of the 100 pairs of digits.
     """
     matrices = {
-        variant: rows.sort_values(["true", "predicted"])["count"].to_numpy().reshape(10, 10)
+        str(variant): rows.sort_values(["true", "predicted"])["count"].to_numpy().reshape(10, 10)
         for variant, rows in confusion.groupby("variant", sort=False)
     }
     right = np.eye(10, dtype=bool)
@@ -281,7 +280,7 @@ def confusion_matrices(confusion: pd.DataFrame) -> Figure:
                 style = {"color": GREY, "fontsize": 6.5}
             axes.text(predicted, true, str(count), ha="center", va="center", **style)
         wrong = counts[~right].sum()
-        axes.set_title(f"{fmt.label(variant)}: {wrong:,} errors in {counts.sum():,}", fontsize=10)
+        axes.set_title(f"{variant}: {wrong:,} errors in {counts.sum():,}", fontsize=10)
         axes.set(xticks=range(10), yticks=range(10), xlabel="predicted")
         axes.tick_params(length=0)
         axes.grid(visible=False)
@@ -314,7 +313,7 @@ def layer_parameters(parameters: pd.DataFrame) -> Figure:
             counts,
             width,
             color=_line(position)["color"],
-            label=f"{fmt.label(variant)}: {counts.sum():,}",
+            label=f"{variant}: {counts.sum():,}",
         )
     for place, (_, counts) in enumerate(layers):
         left = place - 0.4

@@ -20,9 +20,10 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 
 from normlab import formatting as fmt
-from normlab.evidence import claims
+from normlab.evidence import verdicts
 from normlab.report import charts, figures, norm_axes, sections
 from normlab.report.sections import Images, Inputs
+from normlab.studies import STUDIES
 
 SIGNS = {"supported": "✓", "contradicted": "✕", "not shown": "○"}
 TESTS = {
@@ -32,6 +33,7 @@ TESTS = {
     "ratio": "counted",
 }
 HARDEST = 8  # digits shown of each variant
+SHOWN = 40  # digits shown of those that all models miss
 
 
 def render(inputs: Inputs) -> str:
@@ -49,21 +51,21 @@ def render(inputs: Inputs) -> str:
         "percent": fmt.percent,
         "points": fmt.points,
         "interval": fmt.interval,
-        "effect": claims.effect_text,
+        "effect": verdicts.effect_text,
         "percents": lambda low, high: fmt.interval(low, high, fmt.percent),
         "png": png,
         "compact": compact,
-        "link": lambda study: study if study in sections.STUDIES else "parameters",
+        "link": lambda study: study if study in STUDIES else "parameters",
         "badge": lambda verdict: SIGNS.get(verdict, "·"),
     }
-    series = charts.named({variant: fmt.label(variant) for variant in inputs.variants})
+    series = charts.named(inputs.labels)
     found = inputs.findings["findings"]
     page = environment.get_template("page.html.j2").render(
         answer=answer(inputs),
         inputs=inputs,
         series=series,
         comparison=sections.comparison(inputs, series),
-        effects={pair: effect(values, "difference") for pair, values in inputs.pairs.items()},
+        effects=[effect(pair, "difference") for pair in inputs.pairs],
         curves=sections.curve_figures(inputs, series),
         layers=norm_axes.SHAPES,
         normalized=norm_axes.normalized(inputs.params["gn_groups"], inputs.params["batch_size"]),
@@ -75,7 +77,7 @@ def render(inputs: Inputs) -> str:
         studies=sections.studies(inputs),
         digits=digits(inputs),
         packages=packages(inputs.requirements),
-        label=fmt.label,
+        ramp_of=list(inputs.labels).index(inputs.studies["groups"]["variant"].iloc[0]),
         within=fmt.within,
         tests=TESTS,
         light=charts.LIGHT,
@@ -94,17 +96,16 @@ def render(inputs: Inputs) -> str:
 def readme(inputs: Inputs) -> str:
     """Write the short form of the report, in Markdown."""
     variants = [
-        f"| {fmt.label(name)} | {fmt.percent(m['accuracy'])} | "
-        f"{fmt.interval(m['accuracy_low'], m['accuracy_high'], fmt.percent)} | "
-        f"{m['loss']:.4f} | {m['parameters']:,} |"
+        f"| {inputs.labels[name]} | {fmt.percent(m['accuracy']['mean'])} | "
+        f"{fmt.interval(m['accuracy']['low'], m['accuracy']['high'], fmt.percent)} | "
+        f"{m['loss']['mean']:.4f} | {m['parameters']['mean']:,.0f} |"
         for name, m in inputs.metrics.items()
-        if name in inputs.variants
     ]
     pairs = [
-        f"| {fmt.label(one)} {fmt.MINUS} {fmt.within(fmt.label(other))} | "
+        f"| {m['label']} {fmt.MINUS} {fmt.within(m['other_label'])} | "
         f"{fmt.points(m['difference'])} | {fmt.interval(m['low'], m['high'])} | "
         f"{m['verdict']} |"
-        for (one, other), m in inputs.pairs.items()
+        for m in inputs.pairs
     ]
     first, *rest = answer(inputs)
     lines = [
@@ -136,46 +137,49 @@ def readme(inputs: Inputs) -> str:
 
 def answer(inputs: Inputs) -> list[str]:
     """Answer the question in sentences, the first of them the answer itself."""
-    metrics, pairs = inputs.metrics, inputs.pairs
-    shown = {pair: m for pair, m in pairs.items() if m["verdict"] in ("better", "worse")}
-    count = fmt.number(len(inputs.variants))
-    sentences = []
-    for (one, other), m in shown.items():
-        first, second = (one, other) if m["verdict"] == "better" else (other, one)
-        ends = sorted(abs(m[end]) for end in ("low", "high"))
-        sentences.append(
-            f"{fmt.label(first)} is better than {fmt.within(fmt.label(second))} by "
-            f"{abs(100 * m['difference']):.2f} points of test accuracy "
-            f"(95 % interval {100 * ends[0]:.2f} to {100 * ends[1]:.2f})."
-        )
+    shown = [m for m in inputs.pairs if m["verdict"] in ("better", "worse")]
+    sentences = [_shown(pair) for pair in shown]
     if not shown:
+        count = fmt.number(len(inputs.labels))
         sentences.append(f"No difference in accuracy is shown between the {count}.")
-    elif len(shown) < len(pairs):
+    elif len(shown) < len(inputs.pairs):
         sentences.append("Between the others no difference is shown.")
-    accuracies = [fmt.percent(metrics[variant]["accuracy"]) for variant in inputs.variants]
-    low, high = min(accuracies, key=_leading), max(accuracies, key=_leading)
-    seeds = inputs.final["seed"].nunique()
+    means = [m["accuracy"]["mean"] for m in inputs.metrics.values()]
+    last = fmt.many(inputs.final["epoch"].max(), "epoch")
+    of_images = f"of the {inputs.pairs[0]['images']:,} test images" if inputs.pairs else "of them"
+    reached = fmt.between(fmt.percent(min(means)), fmt.percent(max(means)))
     sentences.append(
-        f"After {inputs.final['epoch'].max()} epochs each classifies {fmt.between(low, high)} "
-        f"of the {len(inputs.predictions):,} test images, on average over "
-        f"{fmt.many(seeds, 'seed')}."
+        f"After {last} each classifies {reached} "
+        f"{of_images}, on average over {fmt.many(inputs.final['seed'].nunique(), 'seed')}."
     )
-    if pairs and not shown:
-        ends = [m[end] for m in pairs.values() for end in ("low", "high")]
+    if inputs.pairs and not shown:
+        ends = [m[end] for m in inputs.pairs for end in ("low", "high")]
         sentences.append(
             f"All intervals of the differences lie between {fmt.points(min(ends))} and "
             f"{fmt.points(max(ends))} points: a wider gap is unlikely, a narrower one would take "
             "more seeds to show."
         )
-    sizes = {variant: metrics[variant]["parameters"] for variant in inputs.variants}
-    largest = max(sizes, key=lambda variant: sizes[variant])
+    sizes = {inputs.labels[v]: m["parameters"]["mean"] for v, m in inputs.metrics.items()}
+    largest = max(sizes, key=lambda label: sizes[label])
     if sizes[largest] > min(sizes.values()):
         factor = sizes[largest] / min(sizes.values())
         sentences.append(
-            f"What does differ is the size: {fmt.within(fmt.label(largest))} has "
-            f"{sizes[largest]:,} parameters, {factor:.1f} times the fewest."
+            f"What does differ is the size: {fmt.within(largest)} has "
+            f"{sizes[largest]:,.0f} parameters, {factor:.1f} times the fewest."
         )
     return sentences
+
+
+def _shown(pair: Mapping[str, Any]) -> str:
+    """Say which of two variants is better, and by how much."""
+    labels = (pair["label"], pair["other_label"])
+    first, second = labels if pair["verdict"] == "better" else labels[::-1]
+    ends = sorted(abs(pair[end]) for end in ("low", "high"))
+    return (
+        f"{first} is better than {fmt.within(second)} by "
+        f"{abs(100 * pair['difference']):.2f} points of test accuracy "
+        f"(95 % interval {100 * ends[0]:.2f} to {100 * ends[1]:.2f})."
+    )
 
 
 def effect(values: Mapping[str, Any], key: str = "effect") -> dict[str, float] | None:
@@ -213,47 +217,45 @@ def digits(inputs: Inputs) -> dict[str, Any]:
 
     Returns
     -------
-    The count of models, the digits that all of them miss, and for each variant its label, how many
-    images it misses for one seed or more and for all seeds, and its hardest other digits. A digit
-    has its index, true digit, image and a sentence on what each variant reads.
+    The count of models, the first digits that all of them miss and how many there are, and for each
+    variant its label, how many images it misses for one seed or more and for all seeds, and its
+    hardest other digits. A digit has its index, true digit, image and a sentence on what each
+    variant reads.
     """
-    table = inputs.predictions.set_index("index")
-    truth, read = table["true"], table.drop(columns="true")
-    wrong = read.ne(truth, axis=0)
-    models = {v: [c for c in map(str, read) if c.startswith(f"{v}_seed")] for v in inputs.variants}
+    table, models = inputs.misclassified, inputs.final
+    by_index = {int(str(index)): rows for index, rows in table.groupby("index", sort=True)}
+    seeds = models.groupby("variant", sort=False)["seed"].agg(list)
 
     def digit(index: int) -> dict[str, Any]:
-        row = read.loc[[index]]
+        rows = by_index[index]
+        true = int(rows["true"].iloc[0])
+        wrong = rows.set_index(["variant", "seed"])["predicted"].to_dict()
         said = [
-            f"{fmt.label(variant)} reads {readings(row[columns].to_numpy().ravel().tolist())}"
-            for variant, columns in models.items()
+            f"{inputs.labels[str(variant)]} reads "
+            f"{readings(wrong.get((variant, seed), true) for seed in own)}"
+            for variant, own in seeds.items()
         ]
-        return {
-            "index": index,
-            "true": int(truth[index]),
-            "read": said,
-            "image": inputs.images[index],
-        }
+        return {"index": index, "true": true, "read": said, "image": inputs.images[index]}
 
-    missed = wrong.index[wrong.all(axis=1)].tolist()
-    rest = inputs.misclassified[~inputs.misclassified["index"].isin(missed)]
-    return {
-        "models": read.shape[1],
-        "missed": [digit(index) for index in missed],
-        "variants": [
+    missed = [index for index, rows in by_index.items() if len(rows) == len(models)]
+    rest = table[~table["index"].isin(missed)]
+    variants = []
+    for variant, own in seeds.items():
+        times = table[table["variant"] == variant].groupby("index").size()
+        hardest = figures.hardest(rest[rest["variant"] == variant], HARDEST)["index"]
+        variants.append(
             {
-                "label": fmt.label(variant),
-                "any": int(wrong[columns].any(axis=1).sum()),
-                "every": int(wrong[columns].all(axis=1).sum()),
-                "hardest": [
-                    digit(index)
-                    for index in figures.hardest(rest[rest["variant"] == variant], HARDEST)[
-                        "index"
-                    ].tolist()
-                ],
+                "label": inputs.labels[str(variant)],
+                "any": len(times),
+                "every": int((times == len(own)).sum()),
+                "hardest": [digit(index) for index in hardest.tolist()],
             }
-            for variant, columns in models.items()
-        ],
+        )
+    return {
+        "models": len(models),
+        "missed": [digit(index) for index in missed[:SHOWN]],
+        "missed_in_all": len(missed),
+        "variants": variants,
     }
 
 
@@ -302,7 +304,3 @@ def bundle() -> Markup:
 def compact(value: Any) -> str:
     """Write a parameter's value as YAML has it, on one line."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _leading(text: str) -> float:
-    return float(text.split()[0])

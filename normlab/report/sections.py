@@ -1,7 +1,6 @@
 """What the report shows: each chart with its words, worked out of the tables of the stages."""
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,24 +9,10 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from normlab import formatting as fmt
-from normlab.evidence import metrics
 from normlab.report import charts
+from normlab.studies import STUDIES
 
-SETTINGS = {
-    "bn": "Batch norm",
-    "gn": "Group norm",
-    "ln": "Layer norm",
-    "ln_channel": "Layer norm, per channel",
-    "ln_elementwise": "Layer norm, per element",
-}
-STUDIES = {
-    "groups": "How many groups?",
-    "l1": "How large a penalty?",
-    "layer_norm": "What do layer norm’s parameters buy?",
-    "batch_size": "How small a batch?",
-    "replication": "What did the reference measure?",
-}
-NEAR = 10  # times the least error; settings further off hide how the others differ
+NEAR = 10  # times the least error; arms further off hide how the others differ
 
 Images = NDArray[np.uint8]
 
@@ -35,14 +20,15 @@ Images = NDArray[np.uint8]
 class Inputs(NamedTuple):
     """All that the page is made of: what other stages wrote, and the settings they were given."""
 
-    metrics: dict[str, Any]
+    summary: pd.DataFrame
+    comparisons: pd.DataFrame
     test_curves: pd.DataFrame
-    histories: dict[str, pd.DataFrame]
+    histories: pd.DataFrame
     parameters: pd.DataFrame
     misclassified: pd.DataFrame
-    predictions: pd.DataFrame
     images: Mapping[int, Images]
     studies: dict[str, pd.DataFrame]
+    study_summaries: dict[str, pd.DataFrame]
     study_histories: dict[str, pd.DataFrame]
     weights: pd.DataFrame
     findings: dict[str, Any]
@@ -54,25 +40,39 @@ class Inputs(NamedTuple):
     requirements: str
 
     @property
-    def variants(self) -> list[str]:
-        """The variants compared, in order."""
-        return [name for name, values in self.metrics.items() if "accuracy" in values]
+    def labels(self) -> dict[str, str]:
+        """The variants compared, in order, and their names for people."""
+        return dict(zip(self.summary["variant"], self.summary["label"], strict=True))
 
     @property
-    def pairs(self) -> dict[tuple[str, str], dict[str, Any]]:
+    def metrics(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Mean, std, low and high by variant and measure; what is not known is None."""
+        found: dict[str, dict[str, dict[str, Any]]] = {}
+        for row in _records(self.summary):
+            found.setdefault(row["variant"], {})[row["measure"]] = row
+        return found
+
+    @property
+    def pairs(self) -> list[dict[str, Any]]:
         """The comparisons of two variants each, in order."""
-        return {
-            (one, other): values
-            for name, values in self.metrics.items()
-            if "difference" in values
-            for one, other in [name.split("_vs_")]
-        }
+        return _records(self.comparisons)
 
     @property
     def final(self) -> pd.DataFrame:
         """Test accuracy of every trial after its last epoch."""
         last = self.test_curves.groupby("variant")["epoch"].transform("max")
         return self.test_curves[self.test_curves["epoch"] == last]
+
+    def arms(self, study: str, measure: str = "test_accuracy") -> pd.DataFrame:
+        """Pick a measure of each arm of a study: its columns and label, mean, low and high."""
+        table = self.study_summaries[study]
+        return table[table["measure"] == measure].drop(columns=["measure", "std"])
+
+    def labelled(self, study: str, table: pd.DataFrame) -> pd.DataFrame:
+        """Add each row's arm's label, as `series`, to a table of a study."""
+        arms = self.arms(study).drop(columns=["seeds", "mean", "low", "high"])
+        named = arms.rename(columns={"label": "series"})
+        return table.merge(named, how="left", on=[c for c in named if c != "series"])
 
 
 class Figure(NamedTuple):
@@ -94,30 +94,22 @@ class Figure(NamedTuple):
 
 def comparison(inputs: Inputs, series: Mapping[str, charts.Series]) -> Figure:
     """Draw the test accuracy of every variant, seed by seed."""
-    places = {variant: place for place, variant in enumerate(inputs.variants)}
+    places = {variant: place for place, variant in enumerate(inputs.labels)}
     final = inputs.final.assign(series=inputs.final["variant"], accuracy=_percent("accuracy"))
-    columns = {"mean": "accuracy", "low": "accuracy_low", "high": "accuracy_high"}
-    rows = [
-        {"series": variant, "at": place}
-        | {name: _scaled(inputs.metrics[variant][key]) for name, key in columns.items()}
-        for variant, place in places.items()
-    ]
-    summary = pd.DataFrame(rows).astype(dict.fromkeys(columns, float))
+    summary = inputs.summary[inputs.summary["measure"] == "accuracy"]
     return dots_figure(
         "accuracies",
         "Test accuracy after the last epoch",
         _beside(final, places),
-        summary,
+        _placed(summary.assign(series=summary["variant"]), places),
         series,
-        [fmt.label(variant) for variant in places],
+        list(inputs.labels.values()),
     )
 
 
 def curve_figures(inputs: Inputs, series: Mapping[str, charts.Series]) -> list[Figure]:
     """Draw accuracy and loss over epochs, on test and on validation images."""
-    validation = pd.concat(inputs.histories.values()).rename(
-        columns={"val_accuracy": "accuracy", "val_loss": "loss"}
-    )
+    validation = inputs.histories.rename(columns={"val_accuracy": "accuracy", "val_loss": "loss"})
     tables = {"test": inputs.test_curves, "validation": validation}
     return [
         curve_figure(
@@ -245,11 +237,11 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
         parts.append(
             {
                 "name": study,
-                "title": STUDIES[study],
+                "title": STUDIES[study].title,
                 "blocks": blocks,
                 "findings": [key for key, finding in found.items() if finding["study"] == study],
                 "run": f"{fmt.many(own[f'{study}_epochs'], 'epoch')}, "
-                f"{fmt.many(len(own[f'{study}_seeds']), 'seed')} per setting, "
+                f"{fmt.many(len(own[f'{study}_seeds']), 'seed')} per arm, "
                 f"{size:,} training images",
             }
         )
@@ -263,51 +255,59 @@ Block = tuple[list[Figure], list[charts.Series]]
 def groups_figures(inputs: Inputs) -> list[Block]:
     """Group norm: accuracy by number of groups, and how fast it converges.
 
-    Settings that fail outright take the scale from the others, which then are shown once more.
+    Arms that fail outright take the scale from the others, which then are shown once more.
     """
-    table, history = inputs.studies["groups"], inputs.study_histories["groups"]
-    errors = 1 - table.groupby("setting", sort=False)["test_accuracy"].mean()
-    series = charts.ordered({s: f"{s} group{'s' * (s != '1')}" for s in map(str, errors.index)})
-    near = [str(setting) for setting in errors.index[errors <= NEAR * errors.min()]]
+    arms = inputs.arms("groups")
+    series = charts.ordered({label: label for label in arms["label"]})
+    errors = 1 - arms["mean"]
+    near = arms[errors <= NEAR * errors.min()]
+    history = inputs.labelled("groups", inputs.study_histories["groups"])
 
-    def block(name: str, shown: list[str], how: str) -> Block:
-        own = {setting: series[setting] for setting in shown}
-        rows, epochs = (frame[frame["setting"].isin(shown)] for frame in (table, history))
-        settings = dict(zip(shown, shown, strict=True))
-        accuracy = _by_setting(f"{name}_accuracy", rows, settings, own, "groups")
+    def block(name: str, shown: pd.DataFrame, how: str) -> Block:
+        own = {label: series[label] for label in shown["label"]}
+        ticks = shown["gn_groups"].astype(str).tolist()
+        title = f"Test accuracy by number of groups{how}"
+        accuracy = _by_arm(inputs, "groups", f"{name}_accuracy", title, own, ticks, "groups")
         curves = _convergence(
-            f"{name}_convergence", f"Validation accuracy by number of groups{how}", epochs, own
+            f"{name}_convergence",
+            f"Validation accuracy by number of groups{how}",
+            history[history["series"].isin(own)],
+            own,
         )
-        return [accuracy._replace(title=f"{accuracy.title}{how}"), curves], list(own.values())
+        return [accuracy, curves], list(own.values())
 
-    blocks = [block("groups", list(series), "")]
-    if len(near) < len(series):
-        far = ", ".join(setting for setting in series if setting not in near)
-        blocks.append(block("groups_near", near, f", without {far}"))
+    blocks = [block("groups", arms, "")]
+    if len(near) < len(arms):
+        far = arms.drop(index=near.index)["gn_groups"].astype(str)
+        blocks.append(block("groups_near", near, f", without {', '.join(far)}"))
     return blocks
 
 
 def l1_figures(inputs: Inputs) -> list[Block]:
     """Batch norm + L1: accuracy by λ, and how the weights are distributed."""
-    table = inputs.studies["l1"]
-    settings = {setting: _lambda(setting) for setting in table["setting"].unique()}
-    weights = inputs.weights
-    position = inputs.variants.index("bn_l1")
+    arms = inputs.arms("l1")
+    ticks = [fmt.power_of_ten(weight) for weight in arms["l1_lambda"]]
+    position = list(inputs.labels).index(arms["variant"].iloc[0])
     look = f"var(--series-{position})"
-    series = {key: charts.Series(text, look, position) for key, text in settings.items()}
-    accuracy = _by_setting("l1_accuracy", table, settings, series, "λ")
-    small = table.groupby("setting", sort=False)["small_weights"].mean()
-    middle = {key: _median(weights[weights["setting"] == key]) for key in settings}
+    series = {label: charts.Series(label, look, position) for label in arms["label"]}
+    title = "Test accuracy by λ"
+    accuracy = _by_arm(inputs, "l1", "l1_accuracy", title, series, ticks, "λ")
+    weights = inputs.labelled("l1", inputs.weights)
+    small = inputs.arms("l1", "small_weights")
     rows = [
-        [settings[key], f"{share:.1%}".replace("%", " %"), f"{middle[key]:.2g}"]
-        for key, share in small.items()
+        [
+            tick,
+            f"{share:.1%}".replace("%", " %"),
+            f"{_median(weights[weights['series'] == label]):.2g}",
+        ]
+        for tick, label, share in zip(ticks, small["label"], small["mean"], strict=True)
     ]
     shares = ", ".join(f"λ {row[0]}: {row[1]}" for row in rows)
     distribution = Figure(
         "l1_weights",
         "How large the weights are, by λ",
         f"Distribution of absolute weights by λ. Share below 0.001: {shares}.",
-        charts.weights(weights, settings, f"var(--series-{position})"),
+        charts.weights(weights, dict(zip(series, ticks, strict=True)), look),
         ["λ", "share below 0.001", "median, about"],
         rows,
     )
@@ -316,28 +316,21 @@ def l1_figures(inputs: Inputs) -> list[Block]:
 
 def layer_norm_figures(inputs: Inputs) -> list[Block]:
     """Layer norm: accuracy beside the number of parameters, and how fast it converges."""
-    table = inputs.studies["layer_norm"]
-    counts = table.groupby("setting", sort=False)["parameters"].first()
-    series = charts.named({str(key): SETTINGS.get(str(key), str(key)) for key in counts.index})
-    places = {key: place for place, key in enumerate(series)}
+    counts = inputs.arms("layer_norm", "parameters")
+    series = charts.named({label: label for label in counts["label"]})
+    sizes = [f"{count:,.0f}" for count in counts["mean"]]
     ticks = [
-        [*one.label.split(", "), f"{count:,}"]
-        if ", " in one.label
-        else [one.label, "", f"{count:,}"]
-        for one, count in zip(series.values(), counts, strict=True)
+        [*label.split(", "), size] if ", " in label else [label, "", size]
+        for label, size in zip(series, sizes, strict=True)
     ]
-    trials, summary = _measured(table, places)
-    accuracy = dots_figure(
-        "layer_norm_accuracy",
-        "Test accuracy beside the number of parameters",
-        *(trials, summary, series, ticks),
-    )
+    title = "Test accuracy beside the number of parameters"
+    accuracy = _by_arm(inputs, "layer_norm", "layer_norm_accuracy", title, series, ticks)
     rows = [
-        [one.label, f"{counts[key]:,}", *row[1:]]
-        for (key, one), row in zip(series.items(), accuracy.rows, strict=True)
+        [label, size, *row[1:]]
+        for label, size, row in zip(series, sizes, accuracy.rows, strict=True)
     ]
     header = ["normalization", "parameters", *accuracy.header[1:]]
-    history = inputs.study_histories["layer_norm"]
+    history = inputs.labelled("layer_norm", inputs.study_histories["layer_norm"])
     curves = _convergence(
         "layer_norm_convergence", "Validation accuracy by normalization", history, series
     )
@@ -346,33 +339,19 @@ def layer_norm_figures(inputs: Inputs) -> list[Block]:
 
 def batch_size_figures(inputs: Inputs) -> list[Block]:
     """Draw accuracy against the size of the batch, for the three normalizations."""
-    table = inputs.studies["batch_size"]
-    split = table["setting"].str.rsplit("_", n=1, expand=True)
-    series = charts.named({key: SETTINGS.get(key, key) for key in split[0].unique()})
-    groups = table.assign(series=split[0], size=split[1].astype(int)).groupby(
-        ["series", "size"], sort=False
-    )
-    summary = pd.DataFrame(
-        [
-            {"series": key, "size": size} | _summary(rows["test_accuracy"])
-            for (key, size), rows in groups
-        ]
-    )
-    sizes = sorted(summary["size"].unique().tolist())
+    arms = inputs.arms("batch_size")
+    summary = _percents(arms.rename(columns={"label": "series", "batch_size": "size"}))
+    series = charts.named({label: label for label in summary["series"].unique()})
     cells = {(row["series"], row["size"]): row for row in summary.to_dict("records")}
-    rows = [
-        [
-            str(size),
-            *(
-                f"{fmt.percent(cell['mean'] / 100)} ({_ends(cell)})"
-                for cell in (cells[key, size] for key in series)
-            ),
-        ]
-        for size in sizes
-    ]
+    sizes = sorted(summary["size"].unique().tolist())
+
+    def cell(key: str, size: int) -> str:
+        row = cells[key, size]
+        return f"{fmt.percent(row['mean'] / 100)} ({_ends(row)})"
+
     ends = ", ".join(
-        f"{one.label} {fmt.percent(cells[key, size]['mean'] / 100)} at {size}"
-        for key, one in series.items()
+        f"{key} {fmt.percent(cells[key, size]['mean'] / 100)} at {size}"
+        for key in series
         for size in (sizes[0], sizes[-1])
     )
     title = "Test accuracy by batch size"
@@ -381,40 +360,34 @@ def batch_size_figures(inputs: Inputs) -> list[Block]:
         title,
         f"{title}, means over seeds with intervals: {ends}.",
         charts.by_size(summary, series, "images in a batch, log scale"),
-        ["batch", *(one.label for one in series.values())],
-        rows,
+        ["batch", *series],
+        [[str(size), *(cell(key, size) for key in series)] for size in sizes],
     )
     return [([figure], list(series.values()))]
+
+
+MEASURED = {"train_eval_accuracy": "Training images", "test_accuracy": "Test images"}
 
 
 def replication_figures(inputs: Inputs) -> list[Block]:
     """Draw accuracy by the reference's recipe: on training and test images, and as reported."""
     table = inputs.studies["replication"]
-    kinds = {
-        "train": "Training images",
-        "test": "Test images",
-        "reported": "The reference’s report",
-    }
-    series = charts.named(kinds, first=len(inputs.variants))
-    variants = table["setting"].unique().tolist()
-    trials, means, rows = [], [], []
-    for place, variant in enumerate(variants):
-        own = table[table["setting"] == variant]
-        said = inputs.reported.get(variant)
-        row = [fmt.label(variant)]
-        for shift, kind in ((-0.25, "train"), (0.05, "test")):
-            summary = _summary(own[f"{kind}_accuracy"])
-            means.append({"series": kind, "at": place + shift} | summary)
-            shifted = own.assign(
-                series=kind, at=place + shift + 0.09, accuracy=100 * own[f"{kind}_accuracy"]
-            )
-            trials.append(shifted[["series", "at", "seed", "accuracy"]])
-            row.append(f"{fmt.percent(summary['mean'] / 100)} ({_ends(summary)})")
-        if said is not None:
-            means.append({"series": "reported", "at": place + 0.33, "mean": 100 * said})
-        over = metrics.mean_interval(own["overstatement"])
-        ends = fmt.interval(over.low, over.high, fmt.points)
-        rows.append([*row, fmt.percent(said), f"{fmt.points(over.mean)} ({ends})"])
+    kinds = MEASURED | {"reported": "The reference’s report"}
+    series = charts.named(kinds, first=len(inputs.labels))
+    labels = dict(inputs.arms("replication")[["variant", "label"]].to_numpy().tolist())
+    trials, means = [], []
+    for measure, shift in zip(MEASURED, (-0.25, 0.05), strict=True):
+        places = {variant: place + shift for place, variant in enumerate(labels)}
+        arms = _percents(inputs.arms("replication", measure))
+        means.append(arms.assign(series=measure, at=arms["variant"].map(places)))
+        at = table["variant"].map(places) + 0.09
+        trials.append(table.assign(series=measure, at=at, accuracy=_percent(measure)))
+    said = [
+        {"series": "reported", "at": place + 0.33, "mean": 100 * inputs.reported[variant]}
+        for place, variant in enumerate(labels)
+        if variant in inputs.reported
+    ]
+    rows = _replication_rows(inputs, labels)
     title = "Accuracy by the reference’s recipe"
     values = "; ".join(
         f"{row[0]}: training images {row[1]}, test images {row[2]}, reported {row[3]}"
@@ -425,40 +398,52 @@ def replication_figures(inputs: Inputs) -> list[Block]:
         title,
         f"{title}, means over seeds with intervals. {values}.",
         charts.dots(
-            pd.concat(trials),
-            pd.DataFrame(means),
+            pd.concat(trials)[["series", "at", "seed", "accuracy"]],
+            pd.concat([*means, pd.DataFrame(said)])[["series", "at", "mean", "low", "high"]],
             series,
-            [fmt.label(variant) for variant in variants],
+            list(labels.values()),
         ),
         ["normalization", *kinds.values(), "training less test, points"],
         rows,
     )
-    # The reference measured on its training images after every epoch; the history does the same.
-    history = inputs.study_histories["replication"]
-    own_series = charts.named({variant: fmt.label(variant) for variant in variants})
+    own_series = charts.named(labels)
+    history = inputs.study_histories["replication"].rename(
+        columns={"variant": "series", "train_eval_accuracy": "val_accuracy"}
+    )
     swings = _convergence(
         "replication_convergence", "Accuracy on training images", history, own_series
     )
     return [([accuracy], list(series.values())), ([swings], list(own_series.values()))]
 
 
+def _replication_rows(inputs: Inputs, labels: Mapping[str, str]) -> list[list[str]]:
+    """Say what each variant's trials measured, and by how much more on training images."""
+    found = {
+        (measure, row["variant"]): row
+        for measure in (*MEASURED, "optimism")
+        for row in _records(inputs.arms("replication", measure))
+    }
+
+    def said(row: Mapping[str, Any], text: Callable[[float | None], str]) -> str:
+        return f"{text(row['mean'])} ({fmt.interval(row['low'], row['high'], text)})"
+
+    return [
+        [
+            label,
+            *(said(found[measure, variant], fmt.percent) for measure in MEASURED),
+            fmt.percent(inputs.reported.get(variant)),
+            said(found["optimism", variant], fmt.points),
+        ]
+        for variant, label in labels.items()
+    ]
+
+
 def _ends(summary: Mapping[Any, float]) -> str:
     return fmt.interval(summary["low"], summary["high"], fmt.two_digits)
 
 
-def _scaled(fraction: float | None) -> float:
-    return math.nan if fraction is None else 100 * fraction
-
-
 def _percent(column: str) -> Any:
     return lambda frame: 100 * frame[column]
-
-
-def _lambda(setting: str) -> str:
-    """Write a weight of the penalty, a power of ten as such."""
-    value = float(setting)
-    exponent = round(math.log10(value)) if value > 0 else 0
-    return charts.power(exponent) if value == 10.0**exponent else f"{value:g}"
 
 
 def _median(weights: pd.DataFrame) -> float:
@@ -468,10 +453,23 @@ def _median(weights: pd.DataFrame) -> float:
     return float(10 ** weights[["low", "high"]].iloc[middle].mean())
 
 
-def _summary(fractions: "pd.Series[float]") -> dict[str, float]:
-    """Mean and interval in percent."""
-    found = metrics.mean_interval(fractions)
-    return {key: _scaled(getattr(found, key)) for key in ("mean", "low", "high")}
+def _percents(table: pd.DataFrame) -> pd.DataFrame:
+    """Turn mean, low and high from fractions into percent."""
+    return table.assign(
+        **{name: 100 * table[name].astype(float) for name in ("mean", "low", "high")}
+    )
+
+
+def _placed(summary: pd.DataFrame, places: Mapping[str, int]) -> pd.DataFrame:
+    """Columns series, at, mean, low and high (percent), as `charts.dots` takes them."""
+    rows = _percents(summary).assign(at=summary["series"].map(places))
+    return rows[["series", "at", "mean", "low", "high"]]
+
+
+def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a table as dictionaries; what is not known is None."""
+    rows = table.astype(object).where(table.notna(), None)
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
 
 def _beside(trials: pd.DataFrame, places: Mapping[str, int]) -> pd.DataFrame:
@@ -482,32 +480,27 @@ def _beside(trials: pd.DataFrame, places: Mapping[str, int]) -> pd.DataFrame:
     return trials.assign(at=at)[["series", "at", "seed", "accuracy"]]
 
 
-def _measured(table: pd.DataFrame, places: Mapping[str, int]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Trials and summary of a study's settings, as `charts.dots` takes them."""
-    trials = table.assign(series=table["setting"], accuracy=100 * table["test_accuracy"])
-    rows = [
-        {"series": key, "at": place} | _summary(table.loc[table["setting"] == key, "test_accuracy"])
-        for key, place in places.items()
-    ]
-    return _beside(trials, places), pd.DataFrame(rows)
-
-
-def _by_setting(
+def _by_arm(
+    inputs: Inputs,
+    study: str,
     name: str,
-    table: pd.DataFrame,
-    settings: Mapping[str, str],
+    title: str,
     series: Mapping[str, charts.Series],
-    axis: str,
+    ticks: Sequence[str | list[str]],
+    axis: str | None = None,
 ) -> Figure:
-    """Draw test accuracy by setting."""
-    trials, summary = _measured(table, {key: place for place, key in enumerate(settings)})
-    title = f"Test accuracy by {'number of groups' if axis == 'groups' else axis}"
-    return dots_figure(name, title, trials, summary, series, list(settings.values()), axis)
+    """Draw the test accuracy of the arms whose labels `series` has, in its order."""
+    places = {label: place for place, label in enumerate(series)}
+    table = inputs.labelled(study, inputs.studies[study])
+    trials = table[table["series"].isin(places)].assign(accuracy=_percent("test_accuracy"))
+    arms = inputs.arms(study).rename(columns={"label": "series"})
+    summary = _placed(arms[arms["series"].isin(places)], places)
+    return dots_figure(name, title, _beside(trials, places), summary, series, ticks, axis)
 
 
 def _convergence(
     name: str, title: str, history: pd.DataFrame, series: Mapping[str, charts.Series]
 ) -> Figure:
     """Draw the accuracy that a study's history calls validation accuracy, epoch by epoch."""
-    table = history.rename(columns={"setting": "series", "val_accuracy": "accuracy"})
+    table = history.rename(columns={"val_accuracy": "accuracy"})
     return curve_figure(name, title, table, series, "accuracy")

@@ -16,10 +16,10 @@ import pytest
 from ruamel.yaml import YAML
 from torch import nn
 
-from normlab import files as reading
-from normlab import formatting
+from normlab import files, formatting
 from normlab.errors import InputError
 from normlab.network import networks
+from normlab.network.architecture import largest_divisor
 from normlab.report import charts, norm_axes
 from normlab.report import page as report
 from normlab.report.sections import Inputs
@@ -36,7 +36,7 @@ def read() -> Inputs:
     os.chdir(ROOT)
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(reading, "images", lambda _: dict.fromkeys(range(10_000), BLANK))
+            patched.setattr(files, "read_images", lambda _: dict.fromkeys(range(10_000), BLANK))
             return stage.read()
     finally:
         os.chdir(before)
@@ -73,7 +73,7 @@ def test_the_shapes_drawn_are_those_of_the_network() -> None:
 @pytest.mark.parametrize("limit", [1, 2, 4, 7, 16])
 def test_the_groups_drawn_are_those_of_the_network(limit: int) -> None:
     for channels, _ in norm_axes.SHAPES:
-        assert norm_axes.groups_of(channels, limit) == networks.largest_divisor(channels, limit)
+        assert norm_axes.groups_of(channels, limit) == largest_divisor(channels, limit)
 
 
 def test_the_boxes_count_what_each_normalization_averages_over() -> None:
@@ -94,14 +94,13 @@ def test_the_boxes_count_what_each_normalization_averages_over() -> None:
 
 def test_numbers_of_the_page_are_those_of_the_inputs(inputs: Inputs, page: str) -> None:
     said = text(page)
-    for variant in inputs.variants:
-        m = inputs.metrics[variant]
-        assert formatting.percent(m["accuracy"]) in said
-        assert (
-            formatting.interval(m["accuracy_low"], m["accuracy_high"], formatting.percent) in said
-        )
-        assert f"{m['parameters']:,} parameters" in said
-    for m in inputs.pairs.values():
+    for m in inputs.metrics.values():
+        accuracy = m["accuracy"]
+        assert formatting.percent(accuracy["mean"]) in said
+        ends = (accuracy["low"], accuracy["high"])
+        assert formatting.interval(*ends, formatting.percent) in said
+        assert f"{m['parameters']['mean']:,.0f} parameters" in said
+    for m in inputs.pairs:
         assert f"{formatting.points(m['difference'])} points" in said
         assert f"({formatting.interval(m['low'], m['high'])}) , {m['verdict']}" in said
 
@@ -115,7 +114,7 @@ def test_every_finding_has_a_card_with_verdict_and_sentence(inputs: Inputs, page
         assert finding["claim"] in said
         assert finding["sentence"] in said
         assert finding["verdict"] in said
-        assert f'href="#{finding["study"]}"' in card or finding["study"] == "pipeline"
+        assert f'href="#{finding["study"]}"' in card or finding["study"] == "main"
 
 
 def test_links_within_the_page_lead_somewhere(page: str) -> None:
@@ -167,8 +166,8 @@ def test_the_committed_page_and_short_form_are_those_of_the_committed_inputs(
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(page: str, tmp_path: Path) -> None:
     script = (
-        "import sys; from tests.report.test_page import read; from normlab.report import page as report;"
-        "open(sys.argv[1], 'w').write(report.render(read()))"
+        "import sys; from tests.report.test_page import read; from normlab.report import page;"
+        "open(sys.argv[1], 'w').write(page.render(read()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}
     command = [sys.executable, "-c", script, str(tmp_path / "page.html")]
@@ -177,15 +176,16 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(page: str, tmp_p
 
 
 def with_pair(inputs: Inputs, **changes: object) -> Inputs:
-    pair = inputs.metrics["bn_l1_vs_gn"] | changes
-    return inputs._replace(metrics=inputs.metrics | {"bn_l1_vs_gn": pair})
+    """The same, with another finding on the first pair."""
+    table = inputs.comparisons.astype(object)
+    for column, value in changes.items():
+        table.loc[0, column] = value
+    return inputs._replace(comparisons=table)
 
 
 def test_the_answer_changes_with_the_numbers(inputs: Inputs) -> None:
-    none = {name: m | {"verdict": "no difference shown"} for name, m in inputs.metrics.items()}
-    nothing = inputs._replace(
-        metrics={k: v if "_vs_" in k else inputs.metrics[k] for k, v in none.items()}
-    )
+    none = inputs.comparisons.assign(verdict="no difference shown")
+    nothing = inputs._replace(comparisons=none)
     assert report.answer(nothing)[0] == "No difference in accuracy is shown between the three."
     better = with_pair(nothing, difference=0.004, low=0.001, high=0.007, verdict="better")
     assert report.answer(better)[:2] == [
@@ -200,12 +200,7 @@ def test_the_answer_changes_with_the_numbers(inputs: Inputs) -> None:
 
 def test_what_is_not_known_is_left_out(inputs: Inputs) -> None:
     """One seed, one finding without an interval, a claim with markup in it."""
-    metrics = {
-        name: m | dict.fromkeys(("accuracy_std", "accuracy_low", "accuracy_high"))
-        if "accuracy" in m
-        else m
-        for name, m in inputs.metrics.items()
-    }
+    summary = inputs.summary.assign(std=np.nan, low=np.nan, high=np.nan)
     name, finding = next(iter(inputs.findings["findings"].items()))
     unknown = finding | {
         **dict.fromkeys(("low", "high", "p", "p_holm", "smallest_p", "trials", "seeds")),
@@ -215,10 +210,22 @@ def test_what_is_not_known_is_left_out(inputs: Inputs) -> None:
         "smallest_effect": 2.0,
     }
     findings = inputs.findings | {"findings": inputs.findings["findings"] | {name: unknown}}
-    page = report.render(inputs._replace(metrics=metrics, findings=findings))
+    page = report.render(inputs._replace(summary=summary, findings=findings))
     assert "<b>bold</b>" not in page
     assert "More &lt;b&gt;bold&lt;/b&gt; &amp; better" in page
     assert "nan" not in text(page).lower().split()
+
+
+def test_of_many_digits_that_all_models_miss_the_first_are_shown(inputs: Inputs) -> None:
+    trials = inputs.final[["variant", "seed"]].drop_duplicates().to_dict("records")
+    wrong = {"study": "main", "true": 4, "predicted": 9, "probability": 0.9}
+    rows = [one | wrong | {"index": index} for index in range(2_475) for one in trials]
+    made = report.render(inputs._replace(misclassified=pd.DataFrame(rows)))
+    said = (
+        f"2475 test images that no model reads right, of which these are the first {report.SHOWN}"
+    )
+    assert said in text(made)
+    assert len(made) < 1.2 * len(report.render(inputs))
 
 
 @dataclass
@@ -279,5 +286,5 @@ def test_readings_name_the_most_frequent_first() -> None:
 
 def test_a_missing_input_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"^reports/metrics\.json: cannot be read: [^\n]+$"):
+    with pytest.raises(InputError, match=r"^reports/summary\.csv: cannot be read: [^\n]+$"):
         stage.main()
