@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,9 @@ def write_metrics(path: Path, values: dict[str, Any]) -> None:
     write(path, (json.dumps(rounded(values), indent=2, allow_nan=False) + "\n").encode())
 
 
-def read_table(path: Path, dtype: dict[str, type] | None = None) -> pd.DataFrame:
+def read_table(path: Path, dtype: Mapping[str, Any] | None = None) -> pd.DataFrame:
     """Read a CSV file, with types of columns; digests are text, though some look like numbers."""
-    types = {"weights": str} | (dtype or {})
+    types = {"weights": str, **(dtype or {})}
     try:
         frame = pd.read_csv(path, dtype=types)
     except (OSError, ValueError) as error:

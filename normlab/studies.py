@@ -12,10 +12,10 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Field
 
 from normlab import formatting
+from normlab.arms import Arm
 from normlab.network.architecture import REFERENCE
 from normlab.params import SEEDS, TRAINING_IMAGES, Count, Flat, Params, Range, Seeds
 
-MAIN = "main"
 TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"
 BATCH_SIZES = f"a list of at least two whole numbers from 1 to {TRAINING_IMAGES}, ascending"
 GROUPS = "a list of at least two whole numbers, 1 or more, ascending"
@@ -76,51 +76,11 @@ class Settings(Flat):
     replication_affine_shear: float = Field(ge=0, lt=90, description="degrees from 0 to below 90")
 
 
-class Arm(NamedTuple):
-    """What a study compares with its other arms: a variant with some parameters changed."""
-
-    study: str
-    variant: str
-    changes: dict[str, Any]
-    """Parameters of `params.yaml` that differ, with their values here."""
-    factors: tuple[str, ...] = ()
-    """The parameters that the study compares: columns of its tables, the same for all its arms."""
-    label: str | None = None
-    """Its name for people; None for the variant's."""
-    folder: str | None = None
-    """Where its models are kept in the study's folder; None for the variant's key."""
-
-    @property
-    def name(self) -> str:
-        """Its name among the study's arms, as of a folder."""
-        return self.folder or self.variant
-
-    @property
-    def on_training_images(self) -> bool:
-        """Whether its trials learn from all training images and are measured on them again."""
-        return self.study != MAIN and STUDIES[self.study].on_training_images
-
-    @property
-    def columns(self) -> dict[str, Any]:
-        """The columns that name it in every table: study, variant and the factors' values.
-
-        None stands for a factor that this arm does not change.
-        """
-        values = {factor: self.changes.get(factor) for factor in self.factors}
-        return {"study": self.study, "variant": self.variant} | values
-
-    def value(self, base: Params, key: str) -> Any:
-        """Give the value of a parameter, as changed or else as in `base`."""
-        return self.changes[key] if key in self.changes else getattr(base, key)
-
-
 class Study(NamedTuple):
     """A question, and the arms whose comparison answers it."""
 
     title: str
     arms: Callable[[Settings, Params], list[Arm]]
-    on_training_images: bool = False
-    """Whether it trains on all training images and is measured on them after every epoch."""
 
 
 def groups(own: Settings, _: Params) -> list[Arm]:
@@ -209,7 +169,10 @@ def replication(own: Settings, _: Params) -> list[Arm]:
     """Run the reference's three variants by its own recipe."""
     recipe = {key: getattr(own, f"replication_{key}") for key in REPLICATED}
     fixed = {"lr_schedule": "step", "nesterov": False, "ln_affine": "elementwise"}
-    return [Arm("replication", variant, recipe | fixed) for variant in ("bn_l1", "gn", "ln")]
+    return [
+        Arm("replication", variant, recipe | fixed, on_training_images=True)
+        for variant in ("bn_l1", "gn", "ln")
+    ]
 
 
 STUDIES = {
@@ -217,7 +180,7 @@ STUDIES = {
     "l1": Study("How large a penalty?", l1),
     "layer_norm": Study("What do layer norm’s parameters buy?", layer_norm),
     "batch_size": Study("How small a batch?", batch_size),
-    "replication": Study("What did the reference measure?", replication, on_training_images=True),
+    "replication": Study("What did the reference measure?", replication),
 }
 """All but the main comparison, in the order in which they are shown."""
 

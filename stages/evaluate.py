@@ -7,12 +7,12 @@ import pandas as pd
 from safetensors.numpy import save
 
 from normlab import files, params
+from normlab.arms import MAIN, Arm
 from normlab.data import datasets
 from normlab.evidence import evaluation, tables
 from normlab.evidence.evaluation import LabelledImages, TrainedModel
 from normlab.evidence.tables import Scored
 from normlab.network import networks
-from normlab.studies import MAIN, Arm
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/test")

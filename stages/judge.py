@@ -4,23 +4,23 @@ from pathlib import Path
 
 from normlab import files
 from normlab.errors import InputError
-from normlab.evidence import claims, declared, verdicts
+from normlab.evidence import claims, declared
 from normlab.studies import STUDIES
 
 CLAIMS = Path("studies/claims.yaml")
 TABLES = Path("reports/studies")
 PARAMETERS = Path("reports/parameters.csv")
-FINDINGS = Path("reports/findings.json")
-MARKDOWN = Path("reports/findings.md")
+METRICS = Path("reports/findings.json")
+FINDINGS = Path("reports/findings.csv")
 
 
 def main() -> None:
-    """Judge all claims; write the findings as JSON and as a Markdown table."""
+    """Judge all claims; write the findings as a table, and the metrics."""
     told = declared.load(CLAIMS).claims
     tables = {study: files.read_table(TABLES / f"{study}.csv") for study in STUDIES}
     try:
         found = claims.judge(told, tables, files.read_table(PARAMETERS))
     except InputError as error:
         raise InputError(f"{CLAIMS}: {error}") from None
-    files.write_metrics(FINDINGS, found)
-    files.write(MARKDOWN, verdicts.markdown(found).encode())
+    files.write_table(FINDINGS, claims.table(found))
+    files.write_metrics(METRICS, claims.metrics(found))

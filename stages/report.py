@@ -12,6 +12,7 @@ REPORTS = Path("reports")
 TABLES = Path("reports/studies")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
+COUNTS = dict.fromkeys(("seeds", "trials"), "Int64")
 CONVERGENCE = ("groups", "layer_norm", "replication")
 
 
@@ -38,8 +39,7 @@ def read() -> sections.Inputs:
         study_summaries={s: files.read_table(TABLES / f"{s}_summary.csv") for s in STUDIES},
         study_histories={s: files.read_table(TABLES / f"{s}_history.csv") for s in CONVERGENCE},
         weights=files.read_table(TABLES / "l1_weights.csv"),
-        findings=files.read_json(REPORTS / "findings.json"),
-        findings_table=files.read_text(REPORTS / "findings.md"),
+        findings=files.read_table(REPORTS / "findings.csv", dtype=COUNTS),
         reported=params.mapping(Path("studies/claims.yaml"))["reported"],
         params=params.mapping(Path("params.yaml")),
         study_params=params.mapping(Path("studies/params.yaml")),

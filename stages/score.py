@@ -12,7 +12,7 @@ from normlab.network import networks
 PARAMS = Path("params.yaml")
 OWN = Path("studies/params.yaml")
 SPLIT = Path("data/test")
-MODELS = Path("models/studies")
+MODELS = Path("studies/models")
 TABLES = Path("reports/studies")
 
 

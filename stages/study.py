@@ -11,7 +11,7 @@ from normlab.training import trials
 
 PARAMS = Path("params.yaml")
 OWN = Path("studies/params.yaml")
-MODELS = Path("models/studies")
+MODELS = Path("studies/models")
 TABLES = Path("reports/studies")
 CHECKPOINTS = Path("checkpoints/studies")
 
@@ -26,7 +26,7 @@ def main(study: str) -> None:
         for recipe in [trials.recipe_of(arm.variant, partial(arm.value, base))]
         for seed in seeds
     ]
-    if studies.STUDIES[study].on_training_images:
+    if planned[0].arm.on_training_images:
         data = trials.read_all_data()
     else:
         data = trials.read_data(base.val_size, getattr(own, f"{study}_train_size"))

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.numpy import save_file
 
 from normlab import files, params
-from normlab.studies import MAIN, Arm
+from normlab.arms import MAIN, Arm
 from normlab.training import trials
 
 PARAMS = Path("params.yaml")

@@ -1,6 +1,7 @@
 """Claims put to the test: effects, intervals and p-values from the tables of the studies."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,9 +34,8 @@ def judge(
 
     Returns
     -------
-    The content of `reports/findings.json`: `alpha`, the number of `tests` in the family, and
-    `findings` by the claims' names. Effects and intervals are fractions of accuracy where `unit` is
-    "points", and factors where it is "times".
+    `alpha`, the number of `tests` in the family, and `findings` by the claims' names. Effects and
+    intervals are fractions of accuracy where `unit` is "points", and factors where it is "times".
 
     Raises
     ------
@@ -72,6 +72,26 @@ def judge(
             "sentence": verdicts.sentence(claim, found, verdict),
         }
     return {"alpha": ALPHA, "tests": len(tested), "findings": findings}
+
+
+def table(found: Mapping[str, Any]) -> pd.DataFrame:
+    """Lay out what `judge` found, a row for each claim: columns name and those of a finding.
+
+    The columns alpha and tests, the same in all rows, are of the family.
+    """
+    family = {"alpha": found["alpha"], "tests": found["tests"]}
+    rows = [{"name": name} | row | family for name, row in found["findings"].items()]
+    return pd.DataFrame(rows).astype(dict.fromkeys(("seeds", "trials"), "Int64"))
+
+
+def metrics(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick what somebody compares: how many verdicts of each kind, and every effect."""
+    findings = found["findings"]
+    counts = Counter(row["verdict"] for row in findings.values())
+    kinds = ("supported", "contradicted", "not shown")
+    return {kind.replace(" ", "_"): counts[kind] for kind in kinds} | {
+        "effect": {name: row["effect"] for name, row in findings.items()}
+    }
 
 
 def measure(

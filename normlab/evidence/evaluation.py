@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from normlab import files
+from normlab.arms import Arm
 from normlab.data import augment
 from normlab.errors import InputError
 from normlab.network import engine, networks
-from normlab.studies import Arm
 from normlab.training import cluster
 
 Arrays = dict[str, NDArray[Any]]

@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from normlab.arms import Arm
 from normlab.evidence import evaluation, intervals, metrics
 from normlab.evidence.evaluation import LabelledImages, Scores, TrainedModel
 from normlab.network import networks
-from normlab.studies import Arm
 
 TARGET_ACCURACY = 0.98
 # Exponents of ten in quarters: from what is as good as zero to beyond 1.

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from normlab import formatting as fmt
-from normlab.evidence import inference
 from normlab.evidence.declared import WORDS, Claim
 
 ALPHA = 0.05
@@ -72,35 +71,6 @@ def sentence(claim: Claim, found: Estimate, verdict: str) -> str:
     if claim.test == "trend":
         return f"{by} at the ends, but not step by step ({between})."
     return f"{by} here, but among so many comparisons that may be chance ({between})."
-
-
-def markdown(findings: Mapping[str, Any]) -> str:
-    """Write the findings as a table."""
-    lines = [
-        "| claim | verdict | effect [95 % interval] | p, corrected | trials | in plain words |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in findings["findings"].values():
-        p = "" if row["p"] is None else f"{row['p_holm']:.3f}"
-        cells = [
-            f"{row['claim']} ({row['source']})",
-            f"**{row['verdict']}**",
-            effect_text(row),
-            p,
-            "" if row["trials"] is None else str(row["trials"]),
-            row["sentence"],
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    pairs = {row["seeds"] for row in findings["findings"].values() if row["smallest_p"]}
-    count = findings["tests"]
-    lines += [
-        f"\nThe smallest p that {seeds} seeds can give a pair is "
-        f"{inference.smallest_p(seeds, 1):.2g}, where all of them agree: corrected for "
-        f"{count} tests, {inference.smallest_p(seeds, count):.2g} unless other claims have smaller "
-        "ones."
-        for seeds in sorted(pairs)
-    ]
-    return "\n".join(lines) + "\n"
 
 
 def effect_text(finding: Mapping[str, Any]) -> str:

@@ -59,7 +59,7 @@ def render(inputs: Inputs) -> str:
         "badge": lambda verdict: SIGNS.get(verdict, "·"),
     }
     series = charts.named(inputs.labels)
-    found = inputs.findings["findings"]
+    found = inputs.judged
     page = environment.get_template("page.html.j2").render(
         answer=answer(inputs),
         inputs=inputs,
@@ -70,6 +70,7 @@ def render(inputs: Inputs) -> str:
         layers=norm_axes.SHAPES,
         normalized=norm_axes.normalized(inputs.params["gn_groups"], inputs.params["batch_size"]),
         parameters=sections.parameter_figure(inputs, series),
+        family=next(iter(found.values())),
         findings={name: finding | {"drawn": effect(finding)} for name, finding in found.items()},
         verdicts=Counter(
             sorted((finding["verdict"] for finding in found.values()), key=list(SIGNS).index)
@@ -107,6 +108,11 @@ def readme(inputs: Inputs) -> str:
         f"{m['verdict']} |"
         for m in inputs.pairs
     ]
+    claims = [
+        f"| {row['claim']} ({row['source']}) | **{row['verdict']}** | {row['sentence']} |"
+        for row in inputs.judged.values()
+    ]
+    family = next(iter(inputs.judged.values()))
     first, *rest = answer(inputs)
     lines = [
         "# Which normalization should a small CNN use?",
@@ -124,9 +130,11 @@ def readme(inputs: Inputs) -> str:
         *pairs,
         "",
         "What others have found of this network, tested "
-        f"({inputs.findings['tests']} tests, p-values corrected by Holm's method):",
+        f"({family['tests']} tests, p-values corrected by Holm's method):",
         "",
-        inputs.findings_table.strip(),
+        "| claim | verdict | in plain words |",
+        "|---|---|---|",
+        *claims,
         "",
         "[`report.html`](report.html) tells the whole story, with charts that answer to the",
         "pointer: one file, to be downloaded and opened in a browser. `dvc repro reports/dvc.yaml`",

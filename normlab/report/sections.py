@@ -31,8 +31,7 @@ class Inputs(NamedTuple):
     study_summaries: dict[str, pd.DataFrame]
     study_histories: dict[str, pd.DataFrame]
     weights: pd.DataFrame
-    findings: dict[str, Any]
-    findings_table: str
+    findings: pd.DataFrame
     reported: dict[str, float]
     params: dict[str, Any]
     study_params: dict[str, Any]
@@ -56,6 +55,11 @@ class Inputs(NamedTuple):
     def pairs(self) -> list[dict[str, Any]]:
         """The comparisons of two variants each, in order."""
         return _records(self.comparisons)
+
+    @property
+    def judged(self) -> dict[str, dict[str, Any]]:
+        """The findings by the names of their claims; what is not known is None."""
+        return {row["name"]: row for row in _records(self.findings)}
 
     @property
     def final(self) -> pd.DataFrame:
@@ -229,7 +233,7 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
         "replication": replication_figures(inputs),
     }
     own = inputs.study_params
-    found = inputs.findings["findings"]
+    found = inputs.judged
     whole = 60_000 - inputs.params["val_size"]
     parts = []
     for study, blocks in drawn.items():

@@ -11,9 +11,9 @@ from distributed import Client
 from tqdm import tqdm
 
 from normlab import files
+from normlab.arms import Arm
 from normlab.data import augment, datasets
 from normlab.network import networks
-from normlab.studies import Arm
 from normlab.training import checkpoints, cluster, machine, trial
 from normlab.training.recipe import Data, Recipe, State
 

@@ -27,6 +27,13 @@ PARAMETERS = pd.DataFrame(
     columns=["variant", "layer", "parameters"],
 )
 RATIO = [(1, "gn"), (-1, "ln")]
+RATIO_OF_PARAMETERS: dict[str, Any] = {
+    "test": "ratio",
+    "study": "main",
+    "quantity": "parameters",
+    "smallest_effect": 2.0,
+    "contrast": [{"weight": -1, "variant": "bn"}, {"weight": 1, "variant": "ln"}],
+}
 
 
 def claim(**changes: object) -> Claim:
@@ -136,13 +143,19 @@ def test_a_trend(means: list[float], direction: str, verdict: str) -> None:
     assert finding["smallest_p"] is None
 
 
-def test_the_table_says_what_so_few_seeds_cannot_show() -> None:
+def test_findings_are_a_table_and_a_few_metrics() -> None:
     one = claim(contrast=terms(more=1, less=-1))
-    tables = {"made": study({"less": 0.987, "more": 0.99}, seeds=6)}
-    table = verdicts.markdown(claims.judge({"one": one, "two": one}, tables, PARAMETERS))
-    assert "| More is better (Somebody) | **not shown** | +0." in table
-    assert "The smallest p that 6 seeds can give a pair is 0.031, where all of them agree" in table
-    assert "corrected for 2 tests, 0.062 unless other claims have smaller ones" in table
+    tables = {"made": study({"less": 0.987, "more": 0.99})}
+    found = claims.judge({"one": one, "two": claim(**RATIO_OF_PARAMETERS)}, tables, PARAMETERS)
+    table = claims.table(found)
+    assert table[["name", "verdict", "tests"]].to_numpy().tolist() == [
+        ["one", "supported", 1],
+        ["two", "supported", 1],
+    ]
+    assert table["trials"].isna().tolist() == [False, True]
+    effects = {"one": found["findings"]["one"]["effect"], "two": 3.0}
+    counts = {"supported": 2, "contradicted": 0, "not_shown": 0}
+    assert claims.metrics(found) == counts | {"effect": effects}
 
 
 def test_a_trend_over_some_levels() -> None:
@@ -168,9 +181,7 @@ def test_non_inferiority(change: float, noise: float, verdict: str) -> None:
 
 
 def test_a_ratio_is_that_of_the_layer_that_grows_least() -> None:
-    one = claim(test="ratio", study="main", quantity="parameters", smallest_effect=2.0)
-    ratio = [{"weight": -1, "variant": "bn"}, {"weight": 1, "variant": "ln"}]
-    one = one.model_copy(update={"contrast": ratio})
+    one = claim(**RATIO_OF_PARAMETERS)
     finding = judged(one, study({"a": 0.99}))
     assert (finding["verdict"], finding["effect"], finding["unit"]) == ("supported", 3, "times")
     assert (finding["low"], finding["trials"]) == (None, None)
@@ -279,9 +290,8 @@ def test_the_committed_findings_are_the_verdicts_on_the_committed_studies() -> N
     tables = {name: pd.read_csv(ROOT / f"reports/studies/{name}.csv") for name in STUDIES}
     parameters = pd.read_csv(ROOT / "reports/parameters.csv")
     again = claims.judge(declared.load(COMMITTED).claims, tables, parameters)
-    committed = json.loads((ROOT / "reports/findings.json").read_text())
-    assert list(again["findings"]) == list(committed["findings"])
-    for name, finding in committed["findings"].items():
-        for key, value in again["findings"][name].items():
-            expected = pytest.approx(value, abs=6e-6) if isinstance(value, float) else value
-            assert finding[key] == expected, (name, key)
+    committed = pd.read_csv(ROOT / "reports/findings.csv")
+    pd.testing.assert_frame_equal(
+        committed, claims.table(again), check_dtype=False, rtol=1e-5, atol=1e-9
+    )
+    assert json.loads((ROOT / "reports/findings.json").read_text()) == claims.metrics(again)

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
+from normlab.arms import MAIN, Arm
 from normlab.errors import InputError
 from normlab.evidence import evaluation
 from normlab.evidence.evaluation import LabelledImages, TrainedModel
 from normlab.network import networks
-from normlab.studies import MAIN, Arm
 from normlab.training import trial
 from normlab.training.recipe import Data
 from tests.conftest import NORM_PARAMS, VARIANTS, make_recipe

@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from normlab.evidence import inference, metrics
+from normlab.evidence import inference, intervals
 
 
 def results() -> dict[str, str]:
@@ -23,9 +23,9 @@ def results() -> dict[str, str]:
     pairs = accuracies[:, 3] - accuracies[:, 1]
     many = generator.integers(-30, 40, size=20) / 10_000
 
-    summary = metrics.mean_interval(accuracies[:, 1])
-    variance = metrics.resampled_variance(correct[0].astype(np.int8) - correct[1])
-    bootstrap = metrics.pigeonhole_bootstrap(correct[0].astype(np.int8) - correct[1])
+    summary = intervals.mean_interval(accuracies[:, 1])
+    variance = intervals.resampled_variance(correct[0].astype(np.int8) - correct[1])
+    bootstrap = intervals.pigeonhole_bootstrap(correct[0].astype(np.int8) - correct[1])
     paired = inference.paired_interval(pairs, seed=0)
     flips = [inference.sign_flip_test(x) for x in (pairs, many)]
     trend = inference.trend_test(accuracies, seed=0)
@@ -36,7 +36,7 @@ def results() -> dict[str, str]:
         "pigeonhole_bootstrap": exact(bootstrap.mean),
         "two_level_interval": rounded(*bootstrap[1:]),
         "calibration_error": exact(
-            metrics.expected_calibration_error(probabilities, weights.argmax(axis=1) // 2 * 2)
+            intervals.expected_calibration_error(probabilities, weights.argmax(axis=1) // 2 * 2)
         ),
         "paired": exact(paired.mean),
         "paired_interval": rounded(*paired[1:]),

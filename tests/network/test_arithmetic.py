@@ -26,8 +26,8 @@ import pytest
 from normlab.data import augment
 from normlab.network import compiled, engine, networks
 from normlab.network.compiled import Processor
-from normlab.training import trial
-from normlab.training.trial import Data
+from normlab.training import machine, trial
+from normlab.training.recipe import Data
 from tests.conftest import make_recipe
 from tests.network import harness
 from tests.network.test_engine import KINDS, plan_of, use
@@ -315,7 +315,7 @@ def test_sine_and_cosine_err_by_no_more_than_they_say() -> None:
 
 def test_a_machine_that_computes_other_numbers_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = make_recipe()
-    trial.resolve(recipe)
+    machine.resolve(recipe)
     found = plan_of(networks.build("bn_l1"))
     ctypes.c_int.in_dll(engine.library(found), "checked").value = 0
     monkeypatch.setattr(networks, "STD", 0.3)

@@ -12,14 +12,14 @@ from torch import nn
 from normlab.data import augment
 from normlab.data.augment import Ranges
 from normlab.network import compiled, engine, networks
+from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
-from normlab.network.networks import REFERENCE, Architecture
-from normlab.training.trial import Data
-from tests.conftest import SETTINGS, VARIANTS
+from normlab.training.recipe import Data
+from tests.conftest import NORM_PARAMS, VARIANTS
 
 RANGES = Ranges(rotation=7, translation=0.1, scale=(0.85, 1.15), shear=5)
 NETWORKS = [
-    *((variant, SETTINGS[variant]) for variant in VARIANTS),
+    *((variant, NORM_PARAMS[variant]) for variant in VARIANTS),
     *(("gn", {"gn_groups": groups}) for groups in (1, 3, 16)),
     ("ln", {"ln_affine": "channel"}),
 ]
@@ -77,7 +77,7 @@ def assert_a_step_is_autograds(
     sources = source_pixels(maps, side)
     batch = np.take_along_axis(augment.pad(images[order]), sources, 1).reshape(-1, 1, side, side)
     target = torch.from_numpy(labels[order]).long()
-    outputs = double(torch.from_numpy(networks.shades()[batch]).double())
+    outputs = double(torch.from_numpy(networks.pixel_lut()[batch]).double())
     expected = nn.functional.cross_entropy(outputs, target)
     expected.backward()
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from normlab.network import engine, networks
+from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
 from tests.network import harness
 from tests.network.test_engine import KINDS, plan_of
@@ -29,10 +30,10 @@ def test_no_step_and_no_prediction_leaves_its_memory(
     run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
     monkeypatch.setattr(engine, "run", run)
     rng = np.random.default_rng(0)
-    shapes = [networks.REFERENCE, *(random_architecture(rng) for _ in range(4))]
+    shapes = [REFERENCE, *(random_architecture(rng) for _ in range(4))]
     for shape in shapes:
-        sizes = [1, 5, 16, 20, 127, 128] if shape is networks.REFERENCE else [5, 20]
-        for size, (variant, setting) in itertools.product(sizes, SETTINGS):
+        sizes = [1, 5, 16, 20, 127, 128] if shape is REFERENCE else [5, 20]
+        for size, (variant, setting) in itertools.product(sizes, NORM_PARAMS):
             network = networks.build(variant, shape, **setting)
             networks.initialize(network, rng)
             weights = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
@@ -49,7 +50,7 @@ def test_no_step_and_no_prediction_leaves_its_memory(
             engine.measure(found, weights, images, labels)
 
 
-SETTINGS: list[tuple[str, dict[str, Any]]] = [
+NORM_PARAMS: list[tuple[str, dict[str, Any]]] = [
     ("bn_l1", {}),
     ("gn", {"gn_groups": 4}),
     ("ln", {"ln_affine": "elementwise"}),
@@ -57,7 +58,7 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def random_architecture(rng: np.random.Generator) -> networks.Architecture:
+def random_architecture(rng: np.random.Generator) -> Architecture:
     side = int(rng.integers(7, 17))
     layers: list[tuple[int, int, int, int]] = []
     pools: list[int] = []
@@ -71,4 +72,4 @@ def random_architecture(rng: np.random.Generator) -> networks.Architecture:
         if here >= 4 and rng.integers(2):
             pools.append(i)
             here //= 2
-    return networks.Architecture(side, int(rng.integers(2, 12)), tuple(layers), tuple(pools))
+    return Architecture(side, int(rng.integers(2, 12)), tuple(layers), tuple(pools))

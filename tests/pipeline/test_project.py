@@ -74,18 +74,34 @@ def closure(path: str) -> set[str]:
 
 
 def code_of(stage: str) -> set[str]:
-    """Our own files that a stage runs, imported or beside those."""
+    """Our own files that a stage runs, imported or beside those; a package's mark is not one."""
     module = re.fullmatch(r"stages/python -m stages (\w+)( \w+)*", STAGES[stage]["cmd"])
     assert module
     modules = closure(f"stages/{module[1]}.py") | closure("normlab/errors.py") | {ENTRY}
     beside = [f for m in modules for f in (ROOT / m).parent.glob(f"{Path(m).stem}.*")]
-    return {str(f.relative_to(ROOT)) for f in beside if f.suffix != ".pyc"}
+    files = {str(f.relative_to(ROOT)) for f in beside if f.suffix != ".pyc"}
+    return {file for file in files if not file.endswith("__init__.py")}
+
+
+def files_below(dep: str) -> set[str]:
+    """The files that a dep of code stands for: itself, or those in the folder."""
+    if (ROOT / dep).is_file():
+        return {dep}
+    found = {str(f.relative_to(ROOT)) for f in (ROOT / dep).rglob("*") if f.is_file()}
+    return {file for file in found if "__" not in file}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_deps_are_the_import_closure(stage: str) -> None:
-    code = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("normlab/", "stages/"))]
-    assert sorted(code) == sorted(code_of(stage))
+    """A folder counts as all that is in it, so it stands only where all of it is imported."""
+    deps = [dep for dep in STAGES[stage]["deps"] if dep.startswith(("normlab/", "stages/"))]
+    assert sorted(file for dep in deps for file in files_below(dep)) == sorted(code_of(stage))
+
+
+def test_what_marks_a_package_holds_a_docstring_and_no_code() -> None:
+    for path in (ROOT / "normlab").rglob("__init__.py"):
+        (only,) = ast.parse(path.read_text()).body
+        assert isinstance(only, ast.Expr)
 
 
 def test_workers_are_prepared_for_the_stages_that_have_them() -> None:
@@ -107,13 +123,21 @@ def test_no_stage_that_trains_depends_on_test_images() -> None:
     scores = [f"score_{study}" for study in STUDIES]
     readers = [name for name, stage in STAGES.items() if "data/test" in stage.get("deps", [])]
     assert readers == ["evaluate", *scores]
-    training = [
-        n for n, stage in STAGES.items() if "normlab/training/trial.py" in stage.get("deps", [])
-    ]
+    training = [n for n, stage in STAGES.items() if "normlab/training" in stage.get("deps", [])]
     assert training == ["train_bn_l1", "train_gn", "train_ln", *STUDIES]
     for name in training:
         deps = STAGES[name]["deps"]
         assert [d for d in deps if not d.startswith(("normlab/", "stages/"))] == ["data/train"]
+
+
+def test_the_run_cache_has_every_stage_but_the_one_that_writes_the_page() -> None:
+    """DVC keeps no stage with an output that persists, or is neither cached nor drawn."""
+    for name, stage in STAGES.items():
+        outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
+        options = [next(iter(out.values())) for out in outs if isinstance(out, dict)]
+        assert not any("persist" in option for option in options)
+        kept = [out for out in stage.get("outs", []) if isinstance(out, dict)]
+        assert bool(kept) == (name == "report"), name
 
 
 def test_every_stage_is_described_and_the_stages_are_these() -> None:
@@ -152,7 +176,7 @@ def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
         for kind in entry.values()
         for path, state in (kind.items() if isinstance(kind, dict) else [(kind, "changed")])
     ]
-    cached, absent = ("data/", "models/"), {"deleted", "not in cache"}
+    cached, absent = ("data/", "models/", "studies/models/"), {"deleted", "not in cache"}
     assert [c for c in changes if not (c[1].startswith(cached) and c[2] in absent)] == []
 
 

@@ -29,7 +29,7 @@ from tests.pipeline.test_pipeline import Recorder, copy, git, run, set_params, s
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "studies/params.yaml"
-STUDIES = list(studies.GRIDS)
+STUDIES = list(studies.STUDIES)
 pytestmark = pytest.mark.timeout(3600)
 
 BUDGET = {
@@ -82,19 +82,21 @@ def test_a_bad_value_gets_one_line(tmp_path: Path, key: str, value: str, shown: 
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_settings_have_names_of_their_own_and_change_what_there_is(
+def test_arms_have_names_of_their_own_and_change_what_there_is(
     name: str, base: params.Params, own: studies.Settings
 ) -> None:
-    grid = studies.grid(name, own, base)
-    assert len({setting.name for setting in grid}) == len(grid)
-    for setting in grid:
-        assert set(setting.changes) <= set(params.Params.model_fields)
-        recipe = trials.recipe_of(setting.variant, partial(setting.value, base))
+    arms = studies.arms(name, own, base)
+    assert len({arm.name for arm in arms}) == len(arms)
+    for arm in arms:
+        assert set(arm.factors) <= set(params.Params.model_fields)
+        assert arm.factors == arms[0].factors
+        assert set(arm.changes) <= set(params.Params.model_fields)
+        recipe = trials.recipe_of(arm.variant, partial(arm.value, base))
         assert recipe.epochs == getattr(own, f"{name}_epochs")
 
 
-def test_the_grids_are_those_asked_for(base: params.Params, own: studies.Settings) -> None:
-    named = {name: [s.name for s in studies.grid(name, own, base)] for name in STUDIES}
+def test_the_arms_are_those_asked_for(base: params.Params, own: studies.Settings) -> None:
+    named = {name: [s.name for s in studies.arms(name, own, base)] for name in STUDIES}
     assert named["groups"] == ["1", "2", "3", "4", "7", "16"]
     assert named["l1"] == ["0", "1e-05", "0.0001", "0.001", "0.01"]
     assert named["layer_norm"] == ["bn", "gn", "ln_channel", "ln_elementwise"]
@@ -106,8 +108,8 @@ def test_the_grids_are_those_asked_for(base: params.Params, own: studies.Setting
 def test_the_learning_rate_is_in_proportion_to_the_batch_size(
     base: params.Params, own: studies.Settings
 ) -> None:
-    for setting in studies.grid("batch_size", own, base):
-        recipe = trials.recipe_of(setting.variant, partial(setting.value, base))
+    for arm in studies.arms("batch_size", own, base):
+        recipe = trials.recipe_of(arm.variant, partial(arm.value, base))
         assert recipe.lr / recipe.batch_size == pytest.approx(base.lr / base.batch_size)
         assert not recipe.l1_lambda
 
@@ -116,19 +118,19 @@ def test_the_replication_is_the_references_recipe(
     base: params.Params, own: studies.Settings
 ) -> None:
     """The figures of the write-up "Session 3 - PyTorch" (Team 6)."""
-    for setting in studies.grid("replication", own, base):
-        recipe = trials.recipe_of(setting.variant, partial(setting.value, base))
+    for arm in studies.arms("replication", own, base):
+        recipe = trials.recipe_of(arm.variant, partial(arm.value, base))
         learner = (recipe.epochs, recipe.batch_size, recipe.lr, recipe.momentum, recipe.nesterov)
         assert learner == (20, 128, 0.015, 0.7, False)
         schedule = (recipe.lr_schedule, recipe.lr_step_epochs, recipe.lr_step_factor)
         assert schedule == ("step", 9, 0.1)
         assert recipe.augmentation == augment.Ranges(7, 0.15, (0.7, 1.3), 8)
-        assert recipe.l1_lambda == (0.01 if setting.variant == "bn_l1" else None)
-        network = networks.build(setting.variant, **recipe.norm_params)
-        if setting.variant == "gn":
+        assert recipe.l1_lambda == (0.01 if arm.variant == "bn_l1" else None)
+        network = networks.build(arm.variant, **recipe.norm_params)
+        if arm.variant == "gn":
             groups = [m.num_groups for m in network if isinstance(m, nn.GroupNorm)]
             assert groups == [3, 4, 2, 3, 2, 2, 2]
-        if setting.variant == "ln":
+        if arm.variant == "ln":
             assert sum(networks.parameters_by_layer(network).values()) == 55_546
 
 
@@ -167,25 +169,45 @@ def committed(project: Path) -> Iterator[Path]:
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_table_has_a_row_for_each_trial(name: str, project: Path) -> None:
-    table = pd.read_csv(project / f"reports/studies/{name}.csv", dtype={"setting": str})
     base = params.load(project / "params.yaml")
     own = params.load(project / "studies/params.yaml", studies.Settings)
-    expected = [(s.name, seed) for s in studies.grid(name, own, base) for seed in (0, 1)]
-    assert list(zip(table["setting"], table["seed"], strict=True)) == expected
-    before = "train" if name == "replication" else "val"
-    assert {f"{before}_accuracy", f"{before}_loss", "test_accuracy", "test_loss"} <= {*table}
-    assert table.drop(columns=["setting", "variant"]).notna().all(axis=None)
-    weights = list((project / f"models/studies/{name}").rglob("*.safetensors"))
+    arms = studies.arms(name, own, base)
+    expected = pd.DataFrame([arm.columns | {"seed": s} for arm in arms for s in (0, 1)])
+    table = pd.read_csv(project / f"reports/studies/{name}.csv")
+    pd.testing.assert_frame_equal(table[[*expected]], expected, check_dtype=False)
+    before = "train_eval" if name == "replication" else "val"
+    measures = [*table.columns[len(expected.columns) :]]
+    assert {f"{before}_accuracy", f"{before}_loss", "test_accuracy", "test_loss"} <= {*measures}
+    assert table[measures].notna().all(axis=None)
+    history = pd.read_csv(project / f"reports/studies/{name}_history.csv")
+    pd.testing.assert_frame_equal(history[[*expected]], expected, check_dtype=False)
+    assert {f"{before}_accuracy", f"{before}_loss"} <= {*history}
+    weights = list((project / f"studies/models/{name}").rglob("*.safetensors"))
     assert len(weights) == len(expected)
     assert not (project / f"checkpoints/studies/{name}").exists()
 
 
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_summary_has_a_row_for_each_arm_and_measure(name: str, project: Path) -> None:
+    table = pd.read_csv(project / f"reports/studies/{name}.csv")
+    summary = pd.read_csv(project / f"reports/studies/{name}_summary.csv")
+    named = [*table.columns[: list(table.columns).index("seed")]]
+    means = table.groupby(named, sort=False, dropna=False)["test_accuracy"].mean()
+    rows = summary[summary["measure"] == "test_accuracy"]
+    assert rows["mean"].tolist() == pytest.approx(means.tolist(), rel=1e-5)
+    assert set(rows["seeds"]) == {2}
+    measures = table.columns[len(named) + 1 :]
+    assert summary["measure"].tolist() == [*measures] * len(means)
+
+
 def test_findings_and_page_are_there(project: Path) -> None:
-    findings = json.loads((project / "reports/findings.json").read_text())["findings"]
+    findings = pd.read_csv(project / "reports/findings.csv")
     declared = YAML(typ="safe").load(project / "studies/claims.yaml")["claims"]
-    assert list(findings) == list(declared)
-    table = (project / "reports/findings.md").read_text()
-    assert table in (project / "reports/README.md").read_text()
+    assert findings["name"].tolist() == list(declared)
+    metrics = json.loads((project / "reports/findings.json").read_text())
+    assert list(metrics["effect"]) == list(declared)
+    short = (project / "reports/README.md").read_text()
+    assert all(sentence in short for sentence in findings["sentence"])
     page = (project / "reports/report.html").read_text()
     assert all(escape(claim["claim"]) in page for claim in declared.values())
 
@@ -257,7 +279,7 @@ def test_params_are_the_keys_read(
 
     monkeypatch.chdir(committed)
     monkeypatch.setattr(trials, "run", stop)
-    monkeypatch.setattr(evaluation, "measure_all", stop)
+    monkeypatch.setattr(evaluation, "score_all", stop)
     base = Recorder(params.load(Path("params.yaml")))
     own = Recorder(params.load(Path("studies/params.yaml"), studies.Settings))
     monkeypatch.setattr(params, "load", lambda path, *_: own if path == study.OWN else base)
@@ -315,7 +337,7 @@ def test_one_seed_is_too_few_to_judge_and_costs_nothing(
 ) -> None:
     monkeypatch.chdir(committed)
     path = committed / "reports/studies/l1.csv"
-    table = pd.read_csv(path, dtype={"setting": str})
+    table = pd.read_csv(path)
     table[table["seed"] == 0].to_csv(path, index=False)
     before = (committed / "reports/findings.json").read_bytes()
     with pytest.raises(SystemExit) as refused, exit_on_input_error():

@@ -100,16 +100,16 @@ def test_numbers_of_the_page_are_those_of_the_inputs(inputs: Inputs, page: str) 
         ends = (accuracy["low"], accuracy["high"])
         assert formatting.interval(*ends, formatting.percent) in said
         assert f"{m['parameters']['mean']:,.0f} parameters" in said
-    for m in inputs.pairs:
-        assert f"{formatting.points(m['difference'])} points" in said
-        assert f"({formatting.interval(m['low'], m['high'])}) , {m['verdict']}" in said
+    for pair in inputs.pairs:
+        assert f"{formatting.points(pair['difference'])} points" in said
+        assert f"({formatting.interval(pair['low'], pair['high'])}) , {pair['verdict']}" in said
 
 
 def test_every_finding_has_a_card_with_verdict_and_sentence(inputs: Inputs, page: str) -> None:
     cards = re.findall(r'<li class="card finding" id="finding-(\w+)">(.*?)</li>', page, re.DOTALL)
-    assert [name for name, _ in cards] == list(inputs.findings["findings"])
+    assert [name for name, _ in cards] == list(inputs.judged)
     for name, card in cards:
-        finding = inputs.findings["findings"][name]
+        finding = inputs.judged[name]
         said = text(card)
         assert finding["claim"] in said
         assert finding["sentence"] in said
@@ -175,7 +175,7 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(page: str, tmp_p
     assert (tmp_path / "page.html").read_text() == page
 
 
-def with_pair(inputs: Inputs, **changes: object) -> Inputs:
+def with_pair(inputs: Inputs, **changes: Any) -> Inputs:
     """The same, with another finding on the first pair."""
     table = inputs.comparisons.astype(object)
     for column, value in changes.items():
@@ -201,15 +201,16 @@ def test_the_answer_changes_with_the_numbers(inputs: Inputs) -> None:
 def test_what_is_not_known_is_left_out(inputs: Inputs) -> None:
     """One seed, one finding without an interval, a claim with markup in it."""
     summary = inputs.summary.assign(std=np.nan, low=np.nan, high=np.nan)
-    name, finding = next(iter(inputs.findings["findings"].items()))
-    unknown = finding | {
+    unknown: dict[str, Any] = {
         **dict.fromkeys(("low", "high", "p", "p_holm", "smallest_p", "trials", "seeds")),
         "claim": "More <b>bold</b> & better",
         "unit": "times",
         "effect": 3.0,
         "smallest_effect": 2.0,
     }
-    findings = inputs.findings | {"findings": inputs.findings["findings"] | {name: unknown}}
+    findings = inputs.findings.astype(object)
+    for column, value in unknown.items():
+        findings.loc[0, column] = value
     page = report.render(inputs._replace(summary=summary, findings=findings))
     assert "<b>bold</b>" not in page
     assert "More &lt;b&gt;bold&lt;/b&gt; &amp; better" in page

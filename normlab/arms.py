@@ -1,0 +1,43 @@
+"""What is compared: the arms of a study, and the columns that name them in every table."""
+
+from typing import Any, NamedTuple
+
+from normlab.params import Params
+
+MAIN = "main"
+"""The study of the pipeline itself, whose arms are the variants as they are."""
+
+
+class Arm(NamedTuple):
+    """What a study compares with its other arms: a variant with some parameters changed."""
+
+    study: str
+    variant: str
+    changes: dict[str, Any]
+    """Parameters of `params.yaml` that differ, with their values here."""
+    factors: tuple[str, ...] = ()
+    """The parameters that the study compares: columns of its tables, the same for all its arms."""
+    label: str | None = None
+    """Its name for people; None for the variant's."""
+    folder: str | None = None
+    """Where its models are kept in the study's folder; None for the variant's key."""
+    on_training_images: bool = False
+    """Whether its trials learn from all training images and are measured on them again."""
+
+    @property
+    def name(self) -> str:
+        """Its name among the study's arms, as of a folder."""
+        return self.folder or self.variant
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns that name it in every table: study, variant and the factors' values.
+
+        None stands for a factor that this arm does not change.
+        """
+        values = {factor: self.changes.get(factor) for factor in self.factors}
+        return {"study": self.study, "variant": self.variant} | values
+
+    def value(self, base: Params, key: str) -> Any:
+        """Give the value of a parameter, as changed or else as in `base`."""
+        return self.changes[key] if key in self.changes else getattr(base, key)
