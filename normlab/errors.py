@@ -10,11 +10,14 @@ class InputError(Exception):
 
 
 @contextmanager
-def exit_on_input_error() -> Iterator[None]:
-    """Turn an `InputError` into one line on standard error and exit code 1, Ctrl-C into 130."""
+def exit_on_input_error(advice: str = "") -> Iterator[None]:
+    """Turn an `InputError` into one line on standard error and exit code 1, Ctrl-C into 130.
+
+    `advice` is a line of its own below.
+    """
     try:
         yield
     except InputError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {error}" + (f"\n{advice}" if advice else ""))
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,5 +1,6 @@
 """Run a stage: `python -m stages NAME [ARGUMENT ...]`, as `dvc.yaml` has it."""
 
+import os
 import sys
 from importlib import import_module
 
@@ -25,6 +26,12 @@ def main(name: str, *arguments: str) -> None:
     import_module(f"stages.{name}").main(*arguments)
 
 
+def way_back() -> str:
+    """Say how to get back what DVC has removed before it ran this, if it did."""
+    stage = os.environ.get("DVC_STAGE")
+    return f"what was there before: dvc checkout {stage} && git checkout reports" if stage else ""
+
+
 if __name__ == "__main__":
-    with exit_on_input_error():
+    with exit_on_input_error(way_back()):
         main(*sys.argv[1:])

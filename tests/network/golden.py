@@ -9,7 +9,7 @@ import json
 
 import numpy as np
 
-from normlab.evidence import inference, intervals
+from normlab.evidence import inference, intervals, metrics
 
 
 def results() -> dict[str, str]:
@@ -36,7 +36,7 @@ def results() -> dict[str, str]:
         "pigeonhole_bootstrap": exact(bootstrap.mean),
         "two_level_interval": rounded(*bootstrap[1:]),
         "calibration_error": exact(
-            intervals.expected_calibration_error(probabilities, weights.argmax(axis=1) // 2 * 2)
+            metrics.expected_calibration_error(probabilities, weights.argmax(axis=1) // 2 * 2)
         ),
         "paired": exact(paired.mean),
         "paired_interval": rounded(*paired[1:]),

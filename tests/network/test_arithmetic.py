@@ -57,8 +57,8 @@ OPERATIONS = {
 }
 CASES: dict[str, list[dict[str, Any]]] = {
     "bn_l1": [{"l1_lambda": 1e-3}, {"l1_lambda": None, "nesterov": False, "momentum": 0.0}],
-    "gn": [{"settings": {"gn_groups": groups}} for groups in (1, 2, 3, 4, 5, 6, 7, 12, 14, 16)],
-    "ln": [{"settings": {"ln_affine": affine}} for affine in ("elementwise", "channel")],
+    "gn": [{"norm_params": {"gn_groups": groups}} for groups in (1, 2, 3, 4, 5, 6, 7, 12, 14, 16)],
+    "ln": [{"norm_params": {"ln_affine": affine}} for affine in ("elementwise", "channel")],
 }
 SPECIAL = [
     *(0.0, 1.0, 1.5, 0.5, 3.0, math.pi, 1e-38, 1e38, 2.0**-149, 2.0**-126, 2.0**24 + 2, 28.0),

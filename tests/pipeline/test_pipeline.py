@@ -19,11 +19,13 @@ import pytest
 from distributed import Client
 from dvc.repo import Repo
 
-from normlab import params
+from normlab import files, params
+from normlab.arms import MAIN, Arm
 from normlab.errors import exit_on_input_error
-from normlab.training import cluster
+from normlab.training import cluster, trials
+from normlab.training.recipe import Data
 from stages import evaluate, plot, train
-from tests.conftest import VARIANTS
+from tests.conftest import VARIANTS, make_recipe
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
@@ -42,6 +44,12 @@ REPORTS = [
 # A limit for what hangs, not for what is slow.
 pytestmark = pytest.mark.timeout(3600)
 
+IN_PROCESS = {
+    "processes": False,
+    "n_workers": 1,
+    "threads_per_worker": 1,
+    "dashboard_address": ":0",
+}
 BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
 
 
@@ -214,8 +222,7 @@ def elsewhere(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def in_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run stages by their `main` in this process, on one thread of it."""
     monkeypatch.chdir(project)
-    one = {"processes": False, "n_workers": 1, "threads_per_worker": 1, "dashboard_address": ":0"}
-    monkeypatch.setattr(cluster, "connect", lambda _: Client(**one))
+    monkeypatch.setattr(cluster, "connect", lambda _: Client(**IN_PROCESS))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -248,19 +255,67 @@ def test_force_elsewhere_leaves_the_lock_and_the_reports_unchanged(project: Path
     assert git(project, "status", "--porcelain") == ""
 
 
-def test_a_bad_value_stops_before_any_work_and_loses_nothing(project: Path) -> None:
+def test_a_bad_value_stops_before_any_work_and_says_how_to_lose_nothing(project: Path) -> None:
+    """DVC removes a stage's outputs before it runs; two commands bring them back."""
     set_params(project / "params.yaml", {"lr": "fast"})
     try:
         refused = run(project, "dvc", "repro", check=False)
         assert refused.returncode != 0
         lines = refused.stderr.splitlines()
-        assert 'error: params.yaml: lr: got "fast", allowed: a number above 0' in lines
+        said = lines.index('error: params.yaml: lr: got "fast", allowed: a number above 0')
         assert "Traceback" not in refused.stderr
-        assert git(project, "status", "--porcelain") == " M params.yaml\n"
-        assert len(list((project / "models").rglob("*.safetensors"))) == 6
     finally:
         git(project, "checkout", "params.yaml")
+    back = re.fullmatch(
+        r"what was there before: dvc (checkout train_\w+) && git (checkout reports)",
+        lines[said + 1],
+    )
+    assert back
+    run(project, "dvc", *back[1].split())
+    git(project, *back[2].split())
+    assert git(project, "status", "--porcelain") == ""
+    assert len(list((project / "models").rglob("*.safetensors"))) == 6
     assert stages_run(run(project, "dvc", "repro")) == []
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_going_back_to_earlier_parameters_trains_nothing(project: Path) -> None:
+    """What has run once is in DVC's run cache, for experiments in a folder of their own too."""
+    try:
+        for value, ran in (("0.02", ["train_bn_l1", "evaluate", "plot"]), ("0.0001", [])):
+            set_params(project / "params.yaml", {"l1_lambda": value})
+            assert stages_run(run(project, "dvc", "repro")) == ran
+        git(project, "checkout", "params.yaml")
+        assert git(project, "status", "--porcelain") == ""
+        for options in ([], ["--temp"]):
+            done = run(project, "dvc", "exp", "run", *options, "-S", "l1_lambda=0.02")
+            assert stages_run(done) == []
+            assert "Stage 'train_bn_l1' is cached" in done.stdout
+            git(project, "checkout", ".")
+            run(project, "dvc", "checkout", "dvc.yaml")
+    finally:
+        git(project, "checkout", ".")
+        run(project, "dvc", "checkout", "dvc.yaml")
+
+
+def test_histories_show_a_training_as_it_goes(noise: Data, tmp_path: Path) -> None:
+    recipe, arm = make_recipe(epochs=2), Arm(MAIN, "gn", {})
+    planned = [trials.Trial(arm, recipe, seed) for seed in (0, 1)]
+    history, seen = tmp_path / "gn.csv", []
+    with pytest.MonkeyPatch.context() as patched:
+        written = files.write_table
+
+        def watch(path: Path, table: pd.DataFrame) -> None:
+            seen.append(len(table))
+            written(path, table)
+
+        patched.setattr(files, "write_table", watch)
+        patched.setattr(cluster, "connect", lambda _: Client(**IN_PROCESS))
+        states = trials.run(planned, noise, history, tmp_path / "kept")
+    assert seen == [1, 2, 3, 4, 4]
+    table = pd.read_csv(history)
+    assert table[["seed", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
+    assert [state.epoch for trial in states for state in trial] == [1, 2, 1, 2]
 
 
 @pytest.mark.parametrize(
