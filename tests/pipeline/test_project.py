@@ -1,7 +1,6 @@
 """The project's claims about itself, checked without running the pipeline."""
 
 import ast
-import json
 import re
 import subprocess
 import sys
@@ -16,11 +15,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from normlab.errors import InputError
-from normlab.params import Flat, Params
-from normlab.studies import Settings
 from stages.__main__ import WORKERS_IMPORT
-from tools import headline
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = ["dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"]
@@ -178,53 +173,6 @@ def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
     ]
     cached, absent = ("data/", "models/", "studies/models/"), {"deleted", "not in cache"}
     assert [c for c in changes if not (c[1].startswith(cached) and c[2] in absent)] == []
-
-
-@pytest.mark.parametrize(
-    ("file", "model"), [("params.yaml", Params), ("studies/params.yaml", Settings)]
-)
-def test_the_readme_names_every_parameter_with_its_default(file: str, model: type[Flat]) -> None:
-    readme = (ROOT / "README.md").read_text()
-    values = YAML(typ="safe").load(ROOT / file)
-    for name in model.model_fields:
-        shown = json.dumps(values[name]).strip('"')
-        assert f"| `{name}` | `{shown}` |" in readme, name
-
-
-def test_the_readmes_headline_is_the_reports_short_form() -> None:
-    short = (ROOT / "reports/README.md").read_text()
-    readme = (ROOT / "README.md").read_text()
-    before, after = (readme.index(mark) for mark in headline.MARKS)
-    shown = readme[before:after].removeprefix(headline.MARKS[0])
-    assert shown.strip() == headline.headline(short).strip()
-    table = (ROOT / "reports/findings.md").read_text().strip()
-    assert table in short
-    assert table in shown
-    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
-    for variant in ("bn_l1", "gn", "ln"):
-        assert f"{metrics[variant]['accuracy']:.2%}".replace("%", " %") in shown
-    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
-        assert (ROOT / target).exists(), target
-
-
-def test_a_readme_without_marks_is_refused_and_left_as_it_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "reports").mkdir()
-    (tmp_path / "reports/README.md").write_text("# Title\n\n![x](figures/x.png)\n")
-    (tmp_path / "README.md").write_text("# normlab\n")
-    with pytest.raises(InputError, match=r"README\.md: got no headline to replace"):
-        headline.main()
-    assert (tmp_path / "README.md").read_text() == "# normlab\n"
-    (tmp_path / "README.md").write_text("a\n" + "\nold\n".join(headline.MARKS) + "\nb\n")
-    headline.main()
-    made = (tmp_path / "README.md").read_text()
-    assert made.startswith(f"a\n{headline.MARKS[0]}\n\n![x](reports/figures/x.png)\n")
-    assert "old" not in made
-    assert made.endswith(f"{headline.MARKS[1]}\nb\n")
-    headline.main()
-    assert (tmp_path / "README.md").read_text() == made
 
 
 def packages(requirements: Iterable[str]) -> set[str]:

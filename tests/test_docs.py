@@ -1,0 +1,85 @@
+"""What the pages say is there, and the generated parts are those that their commands write."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from normlab.errors import InputError
+from normlab.params import Flat, Params
+from normlab.studies import Settings
+from tools import headline
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+MADE = ("data/", "models/", "studies/models/", "reports/", "checkpoints/", "benchmarks/results.md")
+
+
+def test_the_readme_can_be_read_in_one_sitting() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 180
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_paths_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    paths = re.findall(r"`((?:\w[\w.-]*/)+[\w.-]*)`", text)
+    homes = (ROOT, page.parent)
+    gone = [p for p in paths if not any((h / p).exists() for h in homes) and not p.startswith(MADE)]
+    assert gone == []
+
+
+def test_make_targets_that_pages_name_exist() -> None:
+    targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text()))
+    for page in PAGES:
+        assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.M)) <= targets
+
+
+@pytest.mark.parametrize(
+    ("file", "model"), [("params.yaml", Params), ("studies/params.yaml", Settings)]
+)
+def test_every_parameter_is_described_with_the_value_it_has(file: str, model: type[Flat]) -> None:
+    page = (ROOT / "docs/parameters.md").read_text()
+    values = YAML(typ="safe").load(ROOT / file)
+    for name in model.model_fields:
+        shown = json.dumps(values[name]).strip('"')
+        assert f"| `{name}` | `{shown}` |" in page, name
+
+
+def test_the_readmes_headline_is_the_reports_short_form() -> None:
+    short = (ROOT / "reports/README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    before, after = (readme.index(mark) for mark in headline.MARKS)
+    shown = readme[before:after].removeprefix(headline.MARKS[0])
+    assert shown.strip() == headline.headline(short).strip()
+    table = (ROOT / "reports/findings.md").read_text().strip()
+    assert table in short
+    assert table in shown
+    metrics = json.loads((ROOT / "reports/metrics.json").read_text())
+    for variant in ("bn_l1", "gn", "ln"):
+        assert f"{metrics[variant]['accuracy']:.2%}".replace("%", " %") in shown
+    for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
+        assert (ROOT / target).exists(), target
+
+
+def test_a_readme_without_marks_is_refused_and_left_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports/README.md").write_text("# Title\n\n![x](figures/x.png)\n")
+    (tmp_path / "README.md").write_text("# normlab\n")
+    with pytest.raises(InputError, match=r"README\.md: got no headline to replace"):
+        headline.main()
+    assert (tmp_path / "README.md").read_text() == "# normlab\n"
+    (tmp_path / "README.md").write_text("a\n" + "\nold\n".join(headline.MARKS) + "\nb\n")
+    headline.main()
+    made = (tmp_path / "README.md").read_text()
+    assert made.startswith(f"a\n{headline.MARKS[0]}\n\n![x](reports/figures/x.png)\n")
+    assert "old" not in made
+    assert made.endswith(f"{headline.MARKS[1]}\nb\n")
+    headline.main()
+    assert (tmp_path / "README.md").read_text() == made
