@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from benchmarks import pipeline
 from normlab import params
-from normlab.network import compiled, engine, networks
+from normlab.network import compiled, networks, plans
 from normlab.network.compiled import Processor
 from normlab.training import cluster, machine, trial, trials
 from normlab.training.recipe import Data, Recipe, State
@@ -178,8 +178,8 @@ def ours_on(kind: Processor, recipe: Recipe, state: State, data: Data) -> float:
 
 def pytorch(recipe: Recipe, state: State, data: Data) -> float:
     """Seconds of an epoch without the engine."""
-    unknown = engine.Unsupported("what it is not asked for")
-    with mock.patch.object(engine, "plan", return_value=unknown):
+    unknown = plans.Unsupported("what it is not asked for")
+    with mock.patch.object(plans, "plan", return_value=unknown):
         return ours(recipe, state, data)
 
 

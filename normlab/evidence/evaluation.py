@@ -15,7 +15,7 @@ from normlab import files
 from normlab.arms import Arm
 from normlab.data import augment
 from normlab.errors import InputError
-from normlab.network import engine, networks
+from normlab.network import engine, known_answer, networks, plans
 from normlab.training import cluster
 
 Arrays = dict[str, NDArray[Any]]
@@ -105,9 +105,9 @@ def score(model: TrainedModel, test: LabelledImages) -> Scores:
     """
     torch.set_num_threads(1)
     network = model.network()
-    found = engine.plan(network, augment.SIDE)
-    if isinstance(found, engine.Plan):
-        engine.check()
+    found = plans.plan(network, augment.SIDE)
+    if isinstance(found, plans.Plan):
+        known_answer.check()
         return Scores(*engine.measure(found, model.weights, *test))
     network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
     outputs = networks.logits(network, torch.from_numpy(test.images))

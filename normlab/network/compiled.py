@@ -24,8 +24,15 @@ import torch
 from normlab.errors import InputError
 
 FLAGS = (
-    *("-O3", "-ffp-contract=off", "-fno-math-errno", "-fno-strict-aliasing"),
-    *("-ffreestanding", "-nostdlib", "-fPIC", "-shared", "-g0"),
+    "-O3",
+    "-ffp-contract=off",
+    "-fno-math-errno",
+    "-fno-strict-aliasing",
+    "-ffreestanding",
+    "-nostdlib",
+    "-fPIC",
+    "-shared",
+    "-g0",
 )
 SECONDS = 600
 """Until a compiler that does not return is given up: emulated, it may take minutes."""
@@ -45,10 +52,16 @@ class Processor(NamedTuple):
 AVX512 = Processor(
     "AVX-512",
     (
-        *("-mavx2", "-mfma", "-mavx512f", "-mavx512vl", "-mavx512dq", "-mavx512bw"),
+        "-mavx2",
+        "-mfma",
+        "-mavx512f",
+        "-mavx512vl",
+        "-mavx512dq",
+        "-mavx512bw",
         "-mprefer-vector-width=512",
     ),
-    *(16, 32),
+    16,
+    32,
 )
 AVX2 = Processor("AVX2", ("-mavx2", "-mfma"), 8, 16)
 X86_64 = Processor("x86-64", (), 4, 16)

@@ -9,8 +9,10 @@
 // engine.py puts the network's shapes before this text: SIDE of the images, CLASSES, LAYERS,
 // SHAPES (a `Shape` each), EACH(DO) = DO(0) DO(1) …, and `Job`, which it shares with Python.
 //
-//   n  images of a batch        C  channels of a layer, `out`      K  kernel's side, 1 or 3
-//   b  blocks of LANES images   S  side of a layer's output        P  S·S pixels
+//   in, out  channels of a layer's input and output     K  side of its kernel, 1 or 3
+//   S        side of its output, in pixels              P  S·S pixels, a `plane`
+//   block    LANES images: a tensor (channels, S, S) of a block has a `vec` per element
+//   C, N     channels and registers of a tile           `packed` weights: in a tile's order
 
 typedef struct {
   int in, out, kernel, pad, side, pool;  // side: of the convolution's output, before a 2×2 pool
@@ -115,10 +117,10 @@ static double exponential(double x) {
   if (!(x > -700)) return x <= -700 ? 0 : x;
   const double shift = 0x1.8p52, k = (x * 0x1.71547652b82fep0 + shift) - shift;
   const double r = (x - k * LN2_HIGH) - k * LN2_LOW;
-  static const double inverse[] = {1.0 / 12, 1.0 / 11, 1.0 / 10, 1.0 / 9, 1.0 / 8, 1.0 / 7,
+  static const double reciprocal[] = {1.0 / 12, 1.0 / 11, 1.0 / 10, 1.0 / 9, 1.0 / 8, 1.0 / 7,
                                    1.0 / 6,  1.0 / 5,  1.0 / 4,  1.0 / 3, 1.0 / 2};
   double sum = 1 + r * (1.0 / 13);
-  for (int i = 0; i < 11; i++) sum = 1 + r * inverse[i] * sum;
+  for (int i = 0; i < 11; i++) sum = 1 + r * reciprocal[i] * sum;
   const int64_t exponent = ((int64_t)k + 1023) << 52;
   double scale;
   __builtin_memcpy(&scale, &exponent, sizeof scale);
@@ -172,14 +174,14 @@ typedef struct {
   float *weight_gradient, *scale_gradient, *shift_gradient;
   float *running_mean, *running_variance;  // (out)
   vec *input;     // (in, S + K - 1, …), with the border of zeros that `pad` asks for
-  vec *active;    // blocks of (out, S, S) after ReLU
-  vec *normal;    // (out, S, S) after normalization, if no next layer's input is that
+  vec *relu_out;  // blocks of (out, S, S): the convolution's output after ReLU
+  vec *norm_out;  // (out, S, S): after normalization, where a pool comes before the next layer
   vec *gradient;  // (out, S, S) gradient of the convolution's output, in a border of zeros
-  vec *mean, *inverse;    // blocks of (out)
+  vec *mean, *rstd;  // blocks of (out): the mean, and one over the standard deviation
   vec *sums, *products;   // (out): gradients of the shift, and of the scale, times the scale
   vec *weight_sums;               // gradients of all images
   part *scale_sums, *shift_sums;  // likewise
-  float *packed, *turned;  // weights in the order of `conv` and of its gradient
+  float *packed, *packed_transposed;  // weights as `conv` reads them, forward and backward
 } Layer;
 
 typedef struct {
@@ -188,22 +190,24 @@ typedef struct {
   vec *weight_sums, *bias_sums;
   vec *features;  // (out, S, S) of the last layer, after its pool
   vec *pooled;    // gradient of a pool's output
-  vec *dnormal;   // blocks of the gradient of a layer's normalized output: one layer's takes the
-  int64_t stride;  // place of the next one's while that is in the cache; from block to block
+  // Gradient of a layer's normalized output, blocks of (out, S, S), `stride` apart. All layers
+  // share it: on the way back a layer's gradient overwrites that of the layer after it.
+  vec *dnorm;
+  int64_t stride;
   vec *parameters, *velocity, *gradients;  // all of them, in the order of `Job`
   int64_t count;                           // how many
-  const float *shades;  // what each of the 256 pixel values is to the network
+  const float *pixel_lut;  // what each of the 256 pixel values is to the network
 } Network;
 
 INLINE int plane_of(const Layer *l) { return l->shape.side * l->shape.side; }
 INLINE int after_pool(Shape s) { return s.pool ? s.side / 2 : s.side; }
 INLINE int framed(Shape s) { return s.side + s.kernel - 1; }  // the input, its border included
-// Around a gradient, so that turned kernels reach all of the input. A kernel of 1 whose input is
-// padded reaches less: then the gradient's own rim is left out instead.
+// Zeros around a gradient, so that the transposed kernel reaches all of the input. A kernel of 1
+// whose input is padded reaches less than the gradient has: then the gradient's rim is left out.
 INLINE int border(Shape s) { return s.kernel - 1 > s.pad ? s.kernel - 1 - s.pad : 0; }
 INLINE int rim(Shape s) { return s.pad > s.kernel - 1 ? s.pad - (s.kernel - 1) : 0; }
 INLINE int spread(Shape s) { return s.side + 2 * border(s); }
-INLINE vec *dnormal(const Network *n, int block) { return n->dnormal + block * n->stride; }
+INLINE vec *dnorm(const Network *n, int block) { return n->dnorm + block * n->stride; }
 
 // Memory is handed out from one place; where there is none yet, only its amount is counted.
 static void *take(char **memory, int64_t *used, int64_t bytes) {
@@ -251,26 +255,26 @@ static int64_t lay_out(Network *n, const Job *job, int64_t blocks, char *memory)
     }
     // The images are kept; inputs of other layers are made again where there are several blocks.
     l->input = VECS((i == 0 ? blocks : 1) * s.in * framed(s) * framed(s));
-    l->active = VECS(blocks * s.out * p);
-    l->normal = VECS(s.out * p);
+    l->relu_out = VECS(blocks * s.out * p);
+    l->norm_out = VECS(s.out * p);
     l->gradient = VECS(s.out * spread(s) * spread(s));
-    l->mean = VECS(blocks * s.out), l->inverse = VECS(blocks * s.out);
+    l->mean = VECS(blocks * s.out), l->rstd = VECS(blocks * s.out);
     l->sums = VECS(s.out), l->products = VECS(s.out);
     l->weight_sums = VECS(s.out * s.in * k);
     l->scale_sums = take(&memory, &used, sizeof(part) * l->affine);
     l->shift_sums = take(&memory, &used, sizeof(part) * l->affine);
     l->packed = take(&memory, &used, sizeof(float) * s.out * s.in * k);
-    l->turned = take(&memory, &used, sizeof(float) * s.out * s.in * k);
+    l->packed_transposed = take(&memory, &used, sizeof(float) * s.out * s.in * k);
   }
   TENSOR(weight, CLASSES * last.out);
   TENSOR(bias, CLASSES);
   n->weight = n_weight, n->bias = n_bias, n->weight_gradient = g_weight, n->bias_gradient = g_bias;
   n->weight_sums = VECS(CLASSES * last.out), n->bias_sums = VECS(CLASSES);
   n->features = last.pool ? VECS(last.out * after_pool(last) * after_pool(last))
-                          : n->layer[LAYERS - 1].normal;
+                          : n->layer[LAYERS - 1].norm_out;
   n->pooled = VECS(widest);
-  n->stride = deepest, n->dnormal = VECS(blocks * deepest);
-  n->shades = job->shades;
+  n->stride = deepest, n->dnorm = VECS(blocks * deepest);
+  n->pixel_lut = job->pixel_lut;
   return used;
 }
 
@@ -352,11 +356,11 @@ static void pack(const Layer *l) {
       for (int o = c; o < s.out && o < c + s.channels; o++) *packed++ = l->weight[o * s.in * kk + i];
 }
 
-// The same for the gradient of the input: channels exchanged, kernel turned.
-static void pack_turned(const Layer *l) {
+// Weights for the gradient of the input: (in, out, K, K), the kernel turned by 180 degrees.
+static void pack_transposed(const Layer *l) {
   const Shape s = l->shape;
   const int kk = s.kernel * s.kernel;
-  float *packed = l->turned;
+  float *packed = l->packed_transposed;
   for (int c = 0; c < s.in; c += s.channels_back)
     for (int o = 0; o < s.out; o++)
       for (int k = kk - 1; k >= 0; k--)
@@ -422,11 +426,12 @@ INLINE vec mask(int lanes) {
   return v;
 }
 
-// Mean and, for now in the place of `inverse`, sum of squared deviations of a block's channels.
+// Mean, and sum of squared deviations from it, of each channel of a block: (out) each. The sum is
+// kept in the place of `rstd` until `group_statistics` or `batch_statistics` turn it into that.
 static void moments(const Layer *l, int block) {
   const int p = plane_of(l), out = l->shape.out;
   for (int c = 0; c < out; c++) {
-    const vec *a = l->active + (block * out + c) * p;
+    const vec *a = l->relu_out + (block * out + c) * p;
     vec s0 = zero(), s1 = zero();
     for (int i = 0; i < p - 1; i += 2) s0 += a[i], s1 += a[i + 1];
     if (p % 2) s0 += a[p - 1];
@@ -437,12 +442,13 @@ static void moments(const Layer *l, int block) {
       s0 = fused(d0, d0, s0), s1 = fused(d1, d1, s1);
     }
     if (p % 2) s0 = fused(a[p - 1] - m, a[p - 1] - m, s0);
-    l->mean[block * out + c] = m, l->inverse[block * out + c] = s0 + s1;
+    l->mean[block * out + c] = m, l->rstd[block * out + c] = s0 + s1;
   }
 }
 
+// Mean and rstd over the channels of each group and space, from the channels' moments: (out) each.
 static void group_statistics(const Layer *l) {
-  vec *mean = l->mean, *inverse = l->inverse;
+  vec *mean = l->mean, *rstd = l->rstd;
   const int size = l->shape.out / l->groups;
   const float p = (float)plane_of(l);
   for (int g = 0; g < l->shape.out; g += size) {
@@ -451,15 +457,17 @@ static void group_statistics(const Layer *l) {
     m /= (float)size;
     for (int c = g; c < g + size; c++) {
       const vec d = mean[c] - m;
-      m2 += fused(d * d, all(p), inverse[c]);
+      m2 += fused(d * d, all(p), rstd[c]);
     }
     const vec scale = 1 / root(m2 / (p * (float)size) + EPSILON);
-    for (int c = g; c < g + size; c++) mean[c] = m, inverse[c] = scale;
+    for (int c = g; c < g + size; c++) mean[c] = m, rstd[c] = scale;
   }
 }
 
 static float lane_of(const vec *v, int lane) { return ((const float *)v)[lane]; }
 
+// Mean and rstd of each channel over `count` images and space, for all blocks: (out) each; updates
+// the running statistics.
 static void batch_statistics(const Layer *l, int count) {
   const int out = l->shape.out, blocks = (count + LANES - 1) / LANES;
   const double p = plane_of(l), size = p * count;
@@ -469,92 +477,96 @@ static void batch_statistics(const Layer *l, int count) {
     mean /= count;
     for (int i = 0; i < count; i++) {
       const double d = lane_of(l->mean + i / LANES * out + c, i % LANES) - mean;
-      m2 += lane_of(l->inverse + i / LANES * out + c, i % LANES) + d * d * p;
+      m2 += lane_of(l->rstd + i / LANES * out + c, i % LANES) + d * d * p;
     }
-    const float inverse = (float)(1 / __builtin_sqrt(m2 / size + EPSILON));
+    const float rstd = (float)(1 / __builtin_sqrt(m2 / size + EPSILON));
     for (int b = 0; b < blocks; b++) {
       l->mean[b * out + c] = all((float)mean);
-      l->inverse[b * out + c] = all(inverse);
+      l->rstd[b * out + c] = all(rstd);
     }
     l->running_mean[c] += RUNNING * ((float)mean - l->running_mean[c]);
     l->running_variance[c] += RUNNING * ((float)(m2 / (size - 1)) - l->running_variance[c]);
   }
 }
 
+// Mean and rstd of each channel as batch norm applies them in evaluation mode.
 static void running_statistics(const Layer *l) {
   for (int c = 0; c < l->shape.out; c++) {
     l->mean[c] = all(l->running_mean[c]);
-    l->inverse[c] = 1 / root(all(l->running_variance[c] + EPSILON));
+    l->rstd[c] = 1 / root(all(l->running_variance[c] + EPSILON));
   }
 }
 
-// Writes planes into the interior of others with `frame` zeros around.
+// norm_out = (relu_out − mean)·rstd·scale + shift for a block, (out, S, S), written inside a border
+// of `frame` zeros.
 INLINE void normalize(const Layer *l, const Shape s, int block, vec *to, const int frame) {
   const int side = s.side, p = side * side, tside = side + 2 * frame;
   for (int c = 0; c < s.out; c++) {
-    const vec *a = l->active + (block * s.out + c) * p;
-    const vec mean = l->mean[block * s.out + c], inverse = l->inverse[block * s.out + c];
+    const vec *a = l->relu_out + (block * s.out + c) * p;
+    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c];
     vec *t = to + c * tside * tside + frame * (tside + 1);
     if (l->norm == ELEMENT) {
       const float *scale = l->scale + c * p, *shift = l->shift + c * p;
       for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) {
           const int i = y * side + x;
-          t[y * tside + x] = fused((a[i] - mean) * inverse, all(scale[i]), all(shift[i]));
+          t[y * tside + x] = fused((a[i] - mean) * rstd, all(scale[i]), all(shift[i]));
         }
     } else {
-      const vec scale = inverse * l->scale[c], shift = l->shift[c] - mean * scale;
+      const vec scale = rstd * l->scale[c], shift = l->shift[c] - mean * scale;
       for (int y = 0; y < side; y++)
         for (int x = 0; x < side; x++) t[y * tside + x] = fused(a[y * side + x], scale, shift);
     }
   }
 }
 
-// Sums of the gradient and of gradient·normalized over a block's channel planes.
+// For a block's channels, the sums over the plane of the gradient of the normalized output, and of
+// its product with the normalized value: (out) each, and the gradients of shift and scale.
 static void gradient_sums(const Network *n, const Layer *l, int block) {
   const int p = plane_of(l), out = l->shape.out;
   for (int c = 0; c < out; c++) {
-    const vec *a = l->active + (block * out + c) * p, *d = dnormal(n, block) + c * p;
-    const vec mean = l->mean[block * out + c], inverse = l->inverse[block * out + c];
+    const vec *a = l->relu_out + (block * out + c) * p, *d = dnorm(n, block) + c * p;
+    const vec mean = l->mean[block * out + c], rstd = l->rstd[block * out + c];
     vec sum = zero(), product = zero();
     if (l->norm == ELEMENT) {
       part *scale_sums = l->scale_sums + c * p, *shift_sums = l->shift_sums + c * p;
       const float *scale = l->scale + c * p;
       for (int i = 0; i < p; i++) {
-        const vec both = d[i] * ((a[i] - mean) * inverse), factor = all(scale[i]);
+        const vec both = d[i] * ((a[i] - mean) * rstd), factor = all(scale[i]);
         shift_sums[i] += fold(d[i]), scale_sums[i] += fold(both);
         sum = fused(d[i], factor, sum), product = fused(both, factor, product);
       }
       l->sums[c] = sum, l->products[c] = product;
     } else {
       for (int i = 0; i < p; i++) sum += d[i], product = fused(d[i], a[i] - mean, product);
-      product *= inverse;
+      product *= rstd;
       l->shift_sums[c] += fold(sum), l->scale_sums[c] += fold(product);
       l->sums[c] = sum * l->scale[c], l->products[c] = product * l->scale[c];
     }
   }
 }
 
-// gradient = inverse·(scale·d − sum − normalized·product) where the unit is active.
-INLINE void normal_backward(const Network *n, const Layer *l, const Shape s, int block, vec lanes) {
+// Gradient of the convolution's output, (out, S, S): rstd·(scale·d − sum − normalized·product), the
+// sums being means by now, and 0 where ReLU gave 0.
+INLINE void norm_backward(const Network *n, const Layer *l, const Shape s, int block, vec lanes) {
   const int side = s.side, p = side * side, gside = spread(s);
   for (int c = 0; c < s.out; c++) {
-    const vec *a = l->active + (block * s.out + c) * p, *d = dnormal(n, block) + c * p;
-    const vec mean = l->mean[block * s.out + c], inverse = l->inverse[block * s.out + c] * lanes;
-    const vec m1 = -l->sums[c], m2 = -(l->products[c] * l->inverse[block * s.out + c]);
+    const vec *a = l->relu_out + (block * s.out + c) * p, *d = dnorm(n, block) + c * p;
+    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c] * lanes;
+    const vec m1 = -l->sums[c], m2 = -(l->products[c] * l->rstd[block * s.out + c]);
     vec *g = l->gradient + c * gside * gside + border(s) * (gside + 1);
     const float *scale = l->norm == ELEMENT ? l->scale + c * p : l->scale + c;
     const int step = l->norm == ELEMENT;
     for (int y = 0; y < side; y++)
       for (int x = 0; x < side; x++) {
         const int i = y * side + x;
-        const vec v = inverse * fused(a[i] - mean, m2, fused(d[i], all(scale[i * step]), m1));
+        const vec v = rstd * fused(a[i] - mean, m2, fused(d[i], all(scale[i * step]), m1));
         g[y * gside + x] = choose(a[i] > zero(), v, zero());
       }
   }
 }
 
-// Turn the channels' sums into the means that their groups take off.
+// Turn the channels' sums into means over their group: (out) each.
 static void group_means(const Layer *l) {
   const int size = l->shape.out / l->groups;
   const float count = (float)(size * plane_of(l));
@@ -565,7 +577,7 @@ static void group_means(const Layer *l) {
   }
 }
 
-// The same where the batch is the group.
+// Turn the channels' sums into means over the batch and the plane: (out) each.
 static void batch_means(const Layer *l, int images) {
   const float count = (float)plane_of(l) * (float)images;
   for (int c = 0; c < l->shape.out; c++) {
@@ -577,6 +589,7 @@ static void batch_means(const Layer *l, int images) {
 // ---- pool --------------------------------------------------------------------------------------
 // Of an odd side the last row and column are left out, as in PyTorch.
 
+// Max pool of 2 by 2: (out, S, S) to (out, S/2, S/2), inside a border of `frame` zeros.
 static void pool(const Shape s, const vec *from, vec *to, int frame) {
   const int side = s.side, half = side / 2, tside = half + 2 * frame;
   for (int c = 0; c < s.out; c++)
@@ -588,7 +601,8 @@ static void pool(const Shape s, const vec *from, vec *to, int frame) {
       }
 }
 
-// The first of the largest gets all, as in PyTorch.
+// Gradient of a pool's input, (out, S, S), from that of its output, (out, S/2, S/2): the first of
+// the largest gets all, as in PyTorch.
 static void pool_backward(const Shape s, const vec *from, const vec *d, vec *to) {
   const int side = s.side, half = side / 2;
   if (side % 2) __builtin_memset(to, 0, sizeof(vec) * (size_t)(s.out * side * side));
@@ -610,15 +624,17 @@ static void pool_backward(const Shape s, const vec *from, const vec *d, vec *to)
 // ---- layers ------------------------------------------------------------------------------------
 // Each with its own shape as constants, so that the compiler unrolls its tiles.
 
+// The input of a layer for a block: (in, S + K − 1, S + K − 1).
 static const vec *input(const Network *n, int layer, int block) {
   const Shape s = SHAPE[0];
   return n->layer[layer].input + (layer == 0 ? block * s.in * framed(s) * framed(s) : 0);
 }
 
+// Convolution and ReLU of a layer for a block.
 static void forward_conv(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const vec *x = input(n, layer, block);
-  vec *y = l->active + block * l->shape.out * plane_of(l);
+  vec *y = l->relu_out + block * l->shape.out * plane_of(l);
   switch (layer) {
 #define DO(i)                                                                           \
   case i:                                                                               \
@@ -630,7 +646,8 @@ static void forward_conv(const Network *n, int layer, int block) {
   }
 }
 
-// To the next layer's input or, of the last one, to `features`.
+// Normalization and pool of a layer for a block, into the next layer's input or, of the last one,
+// into `features`.
 static void forward_norm(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const int last = layer == LAYERS - 1, frame = last ? 0 : l[1].shape.pad;
@@ -639,7 +656,7 @@ static void forward_norm(const Network *n, int layer, int block) {
 #define DO(i)                                                                       \
   case i:                                                                           \
     if (SHAPE[i].pool)                                                              \
-      normalize(l, SHAPE[i], block, l->normal, 0), pool(SHAPE[i], l->normal, to, frame); \
+      normalize(l, SHAPE[i], block, l->norm_out, 0), pool(SHAPE[i], l->norm_out, to, frame); \
     else                                                                            \
       normalize(l, SHAPE[i], block, to, SHAPE[i < LAYERS - 1 ? i + 1 : i].pad * !last);  \
     break;
@@ -648,29 +665,33 @@ static void forward_norm(const Network *n, int layer, int block) {
   }
 }
 
+// Gradient of a layer's convolution's output for a block, from `dnorm`; `lanes` is 0 where there is
+// no image.
 static void backward_norm(const Network *n, int layer, int block, vec lanes) {
   const Layer *l = n->layer + layer;
   switch (layer) {
 #define DO(i)                                          \
   case i:                                              \
-    normal_backward(n, l, SHAPE[i], block, lanes);     \
+    norm_backward(n, l, SHAPE[i], block, lanes);     \
     break;
     EACH(DO)
 #undef DO
   }
 }
 
+// Adds the gradient of the weights; writes that of the input, (in, …), to d where d is not 0.
 INLINE void conv_backward(const Network *n, const Layer *l, const Shape s, const vec *x, vec *d) {
   weight_gradient(s, x, l->gradient, l->weight_sums);
   if (d)
     conv(s.channels_back, s.values_back, s.kernel, s.out, l->gradient + rim(s) * (spread(s) + 1),
-         spread(s), l->turned, s.in, d, framed(s) - 2 * s.pad, 0);
+         spread(s), l->packed_transposed, s.in, d, framed(s) - 2 * s.pad, 0);
 }
 
+// Gradients of a layer's weights and of its input for a block, through the pool before it.
 static void backward_conv(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const int pooled = layer > 0 && l[-1].shape.pool;
-  vec *d = layer == 0 ? 0 : pooled ? n->pooled : dnormal(n, block);
+  vec *d = layer == 0 ? 0 : pooled ? n->pooled : dnorm(n, block);
   const vec *x = input(n, layer, block);
   switch (layer) {
 #define DO(i)                                       \
@@ -680,7 +701,7 @@ static void backward_conv(const Network *n, int layer, int block) {
     EACH(DO)
 #undef DO
   }
-  if (pooled) pool_backward(l[-1].shape, l[-1].normal, d, dnormal(n, block));
+  if (pooled) pool_backward(l[-1].shape, l[-1].norm_out, d, dnorm(n, block));
 }
 
 // Σ e^(y − largest) of CLASSES logits, in the order of classes; e and the first largest's place.
@@ -734,14 +755,14 @@ static void head_backward(const Network *n, int block, const uint8_t *labels, in
     for (int c = 0; c < s.out; c++)
       n->weight_sums[k * s.out + c] = fused(gradient[k], f[c], n->weight_sums[k * s.out + c]);
   }
-  vec *to = s.pool ? n->pooled : dnormal(n, block);
+  vec *to = s.pool ? n->pooled : dnorm(n, block);
   for (int c = 0; c < s.out; c++) {
     vec d = zero();
     for (int k = 0; k < CLASSES; k++) d = fused(gradient[k], all(n->weight[k * s.out + c]), d);
     d /= (float)size;
     for (int i = 0; i < size; i++) to[c * size + i] = d;
   }
-  if (s.pool) pool_backward(s, n->layer[LAYERS - 1].normal, to, dnormal(n, block));
+  if (s.pool) pool_backward(s, n->layer[LAYERS - 1].norm_out, to, dnorm(n, block));
 }
 
 // ---- images ------------------------------------------------------------------------------------
@@ -753,9 +774,10 @@ INLINE vec pixel(vec position) {
   return nearest(choose(position < most, position, most));
 }
 
-// Where the affine maps (lanes, 2, 3) take each pixel from, in images with a border of background;
-// no maps leave the images as they are.
-static void fetch(const Network *n, const uint8_t *images, const int64_t *order, const float *maps,
+// Warp a block's images, (SIDE + 2, SIDE + 2) with a border of background, by their affine maps,
+// (lanes, 2, 3), to the nearest pixel: (SIDE, SIDE) of what `pixel_lut` makes of it. Without maps
+// the images stay as they are.
+static void warp(const Network *n, const uint8_t *images, const int64_t *order, const float *maps,
                   int lanes, vec *to) {
   const Shape s = SHAPE[0];
   const float centre = (SIDE - 1) / 2.0f;
@@ -778,8 +800,8 @@ static void fetch(const Network *n, const uint8_t *images, const int64_t *order,
       const ivec index = __builtin_convertvector(at, ivec);
       int32_t place[LANES];
       __builtin_memcpy(place, &index, sizeof place);
-      float *shade = (float *)(to + (y + s.pad) * tside + x + s.pad);
-      for (int i = 0; i < LANES; i++) shade[i] = n->shades[image[i][place[i]]];
+      float *value = (float *)(to + (y + s.pad) * tside + x + s.pad);
+      for (int i = 0; i < LANES; i++) value[i] = n->pixel_lut[image[i][place[i]]];
     }
   }
 }
@@ -790,6 +812,7 @@ INLINE int lanes_left(int64_t count, int64_t first) {
   return count - first < LANES ? (int)(count - first) : LANES;
 }
 
+// Set the sums over a step's images to zero.
 static void clear(const Layer *l) {
   const Shape s = l->shape;
   __builtin_memset(l->weight_sums, 0, sizeof(vec) * (size_t)(s.out * s.in * s.kernel * s.kernel));
@@ -797,6 +820,7 @@ static void clear(const Layer *l) {
   __builtin_memset(l->shift_sums, 0, sizeof(part) * (size_t)l->affine);
 }
 
+// Sum over the lanes: (count) of `vec` or `part` to (count) of float.
 static void collect(const vec *sums, float *gradient, int count) {
   for (int i = 0; i < count; i++) gradient[i] = total(sums[i]);
 }
@@ -821,6 +845,7 @@ static void forward(const Network *n, int blocks, int count) {
   }
 }
 
+// Layer by layer back, each block through all that comes before the next means over the batch.
 static void backward(const Network *n, int first, int blocks, int count) {
   for (int i = LAYERS - 1; i >= 0; i--) {
     const Layer *l = n->layer + i;
@@ -841,7 +866,7 @@ static void backward(const Network *n, int first, int blocks, int count) {
 static void step(const Network *n, Job *job, const int64_t *order, const float *maps, int count) {
   const int out = SHAPE[LAYERS - 1].out, together = n->layer[0].norm == BATCH;
   for (int i = 0; i < LAYERS; i++)
-    pack(n->layer + i), pack_turned(n->layer + i), clear(n->layer + i);
+    pack(n->layer + i), pack_transposed(n->layer + i), clear(n->layer + i);
   __builtin_memset(n->weight_sums, 0, sizeof(vec) * CLASSES * (size_t)out);
   __builtin_memset(n->bias_sums, 0, sizeof(vec) * CLASSES);
   // Where images are independent, each block goes all the way while it is in the cache.
@@ -849,7 +874,7 @@ static void step(const Network *n, Job *job, const int64_t *order, const float *
   for (int first = 0; first < count; first += blocks * LANES) {
     for (int b = 0; b < blocks; b++) {
       const int start = first + b * LANES;
-      fetch(n, job->images, order + start, maps + 6 * start, lanes_left(count, start),
+      warp(n, job->images, order + start, maps + 6 * start, lanes_left(count, start),
             (vec *)input(n, 0, b));
     }
     forward(n, blocks, count);
@@ -925,7 +950,7 @@ void predict(Job *job) {
   for (int i = 0; i < LAYERS; i++) pack(n.layer + i);
   for (int64_t first = 0; first < job->count; first += LANES) {
     const int lanes = lanes_left(job->count, first);
-    fetch(&n, job->images, job->order + first, 0, lanes, n.layer[0].input);
+    warp(&n, job->images, job->order + first, 0, lanes, n.layer[0].input);
     for (int i = 0; i < LAYERS; i++) {
       const Layer *l = n.layer + i;
       forward_conv(&n, i, 0);

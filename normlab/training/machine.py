@@ -6,7 +6,7 @@ import torch
 
 from normlab.data import augment
 from normlab.errors import InputError
-from normlab.network import compiled, engine, networks
+from normlab.network import compiled, known_answer, networks, plans
 from normlab.training.recipe import Recipe
 
 
@@ -15,7 +15,7 @@ class Machine(NamedTuple):
 
     device: torch.device
     dtype: torch.dtype
-    plan: engine.Plan | None
+    plan: plans.Plan | None
     """The engine's, or None where PyTorch trains."""
     name: str
     arithmetic: str
@@ -39,11 +39,11 @@ def resolve(recipe: Recipe) -> Machine:
     why = "PyTorch"
     if device.type == "cpu" and dtype == torch.float32:
         network = networks.build(recipe.variant, **recipe.norm_params)
-        found = engine.plan(network, augment.SIDE)
-        if isinstance(found, engine.Plan):
-            engine.check()
+        found = plans.plan(network, augment.SIDE)
+        if isinstance(found, plans.Plan):
+            known_answer.check()
             name = f"{kind}, the engine for {compiled.processor().name}"
-            return Machine(device, dtype, found, name, f"engine {engine.ARITHMETIC}")
+            return Machine(device, dtype, found, name, f"engine {known_answer.ARITHMETIC}")
         why = f"PyTorch, since the engine does not know {found.reason}"
     name = f"{kind}, {why}: results belong to this machine"
     return Machine(device, dtype, None, name, f"{kind}, PyTorch {torch.__version__}")

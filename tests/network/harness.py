@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from normlab.network import compiled, engine
+from normlab.network import compiled, engine, plans, tiles
 from normlab.network.compiled import Processor
 
 ZIG = (sys.executable, "-m", "ziglang", "cc")
@@ -23,7 +23,7 @@ OPERATIONS = (HERE / "operations.c").read_text()
 
 def runner(
     folder: Path, kind: Processor, compiler: Sequence[str] = ZIG, emulator: Sequence[str] = ()
-) -> Callable[[str, engine.Plan, Any], None]:
+) -> Callable[[str, plans.Plan, Any], None]:
     """Give what does `engine.run`'s work by a program built in `folder`."""
 
     @cache
@@ -47,8 +47,8 @@ def runner(
         subprocess.run(command, check=True)
         return built
 
-    def run(name: str, found: engine.Plan, job: Any) -> None:
-        built, held = program(engine.source(found, kind)), job.held
+    def run(name: str, found: plans.Plan, job: Any) -> None:
+        built, held = program(tiles.source(found, kind, engine.MEMBERS)), job.held
         content = [np.int64(FUNCTIONS.index(name)).tobytes(), bytes(job)]
         for array in (held.get(name) for name in ARRAYS):
             size = -1 if array is None else array.nbytes

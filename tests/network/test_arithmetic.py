@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 
 from normlab.data import augment
-from normlab.network import compiled, engine, networks
+from normlab.network import compiled, engine, networks, plans, tiles
 from normlab.network.compiled import Processor
 from normlab.training import machine, trial
 from normlab.training.recipe import Data
@@ -107,7 +107,7 @@ ANCIENT = {
 def test_what_libraries_know_of_the_processor_does_not_matter() -> None:
     found = np.show_config(mode="dicts")["SIMD Extensions"]
     features = " ".join(found["found"])
-    script = "import tests.test_arithmetic as t; print(*(t.golden(v) for v in t.CASES))"
+    script = "import tests.network.test_arithmetic as t; print(*(t.golden(v) for v in t.CASES))"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=os.environ | ANCIENT | {"NPY_DISABLE_CPU_FEATURES": features},
@@ -193,10 +193,12 @@ def hashed(values: np.ndarray) -> str:
 
 @cache
 def native(kind: Processor) -> Callable[..., None]:
-    source = engine.source(plan_of(networks.build("bn_l1")), kind) + harness.OPERATIONS
+    source = (
+        tiles.source(plan_of(networks.build("bn_l1")), kind, engine.MEMBERS) + harness.OPERATIONS
+    )
     library = compiled.load(source, kind)
 
-    def run(name: str, _: engine.Plan, job: Any) -> None:
+    def run(name: str, _: plans.Plan, job: Any) -> None:
         getattr(library, name)(ctypes.byref(job))
 
     return run

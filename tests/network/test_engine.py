@@ -11,7 +11,7 @@ from torch import nn
 
 from normlab.data import augment
 from normlab.data.augment import Ranges
-from normlab.network import compiled, engine, networks
+from normlab.network import compiled, engine, networks, plans, tiles
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
 from normlab.training.recipe import Data
@@ -50,9 +50,9 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
-def plan_of(network: nn.Sequential, side: int = 28) -> engine.Plan:
-    found = engine.plan(network, side)
-    assert isinstance(found, engine.Plan), found
+def plan_of(network: nn.Sequential, side: int = 28) -> plans.Plan:
+    found = plans.plan(network, side)
+    assert isinstance(found, plans.Plan), found
     return found
 
 
@@ -221,11 +221,11 @@ def replaced(name: str, module: nn.Module) -> nn.Sequential:
     ],
 )
 def test_what_the_engine_does_not_know_is_named(network: nn.Sequential, reason: str) -> None:
-    found = engine.plan(network, 28)
-    assert isinstance(found, engine.Unsupported)
+    found = plans.plan(network, 28)
+    assert isinstance(found, plans.Unsupported)
     assert found.reason.startswith(reason)
-    assert not engine.supports(network, 28)
-    assert engine.supports(networks.build("bn_l1"), 28)
+    assert not plans.supports(network, 28)
+    assert plans.supports(networks.build("bn_l1"), 28)
 
 
 @settings(max_examples=200)
@@ -233,9 +233,9 @@ def test_what_the_engine_does_not_know_is_named(network: nn.Sequential, reason: 
 def test_tiles_fit_the_registers_and_the_text_of_the_engine(
     channels: int, values: int, registers: int
 ) -> None:
-    c, n = engine.tile(channels, values, registers)
+    c, n = tiles.tile(channels, values, registers)
     assert 1 <= c <= channels
     assert 1 <= n <= values
     assert c * n + n + 1 <= registers <= 32
     for kernel in (1, 3):
-        assert engine.weights_tile(channels, kernel, registers) * kernel < registers
+        assert tiles.weights_tile(channels, kernel, registers) * kernel < registers

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from safetensors.numpy import save_file
 
 from normlab.errors import InputError
-from normlab.network.engine import ARITHMETIC
+from normlab.network.known_answer import ARITHMETIC
 from normlab.params import Params, mapping
 from tools import differences, verify
 
@@ -111,7 +111,10 @@ def test_one_bit_of_one_weight_is_found_where_it_is(project: Path) -> None:
 
 def test_a_constant_of_the_engine_is_found_in_the_first_epoch(project: Path) -> None:
     """Whoever changes it is told so at once; with the known answer changed too, where it shows."""
-    engine, python = project / "normlab/network/engine.c", project / "normlab/network/engine.py"
+    engine, python = (
+        project / "normlab/network/engine.c",
+        project / "normlab/network/known_answer.py",
+    )
     with changed(engine, EPSILON.sub("1.1e-5f", engine.read_text())):
         refused = command(project, "tools.verify", "small")
         assert (refused.returncode, refused.stdout) == (1, "")

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from normlab.data import augment
 from normlab.errors import InputError
-from normlab.network import compiled, engine, networks
+from normlab.network import compiled, known_answer, networks, plans
 from normlab.training import machine, pytorch, trial
 from normlab.training.recipe import Data, State, learning_rate
 from tests.conftest import VARIANTS, make_recipe
@@ -71,7 +71,7 @@ def test_an_epoch_is_the_plain_one_last_partial_batch_included(
 
 
 def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "plan", lambda *_: engine.Unsupported("what it is told not to"))
+    monkeypatch.setattr(plans, "plan", lambda *_: plans.Unsupported("what it is told not to"))
 
 
 def norm(arrays: list[np.ndarray]) -> float:
@@ -187,7 +187,7 @@ def test_device_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_outside_the_promise_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = machine.resolve(make_recipe())
     assert ours.name == f"cpu, float32, the engine for {compiled.processor().name}"
-    assert ours.arithmetic == f"engine {engine.ARITHMETIC}"
+    assert ours.arithmetic == f"engine {known_answer.ARITHMETIC}"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert machine.resolve(make_recipe()) == ours

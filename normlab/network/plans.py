@@ -1,0 +1,151 @@
+"""A network as the engine sees it: read off its modules, or refused by name."""
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+BATCH, GROUP, ELEMENT = range(3)
+"""Kinds of normalization: statistics over the batch, or over groups of channels with a scale for
+each channel, or over all channels with a scale for each element."""
+EPSILON, MOMENTUM = 1e-5, 0.1
+"""PyTorch's defaults, which the engine has as constants."""
+
+
+class Layer(NamedTuple):
+    """A convolution with its ReLU, normalization and, after it or not, a max pool of 2 by 2."""
+
+    inputs: int
+    outputs: int
+    kernel: int
+    pad: int
+    side: int
+    """Of the convolution's output."""
+    pool: bool
+    norm: int
+    groups: int
+
+
+class Plan(NamedTuple):
+    """A network as the engine sees it."""
+
+    side: int
+    """Of the images."""
+    classes: int
+    layers: tuple[Layer, ...]
+    parameters: tuple[tuple[str, tuple[int, ...]], ...]
+    """Names and shapes, in the order in which the engine has them."""
+    statistics: tuple[str, ...]
+
+
+class Unsupported(NamedTuple):
+    """Why the engine cannot train a network."""
+
+    reason: str
+
+
+def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
+    """Read a network's layers; what the engine does not know is named.
+
+    Parameters
+    ----------
+    network
+        As `networks.build` makes it: convolution, ReLU, normalization and maybe max pool, several
+        times, then global average and linear layer.
+    side
+        Of the images, in pixels.
+    """
+    modules = list(network.named_children())
+    layers: list[Layer] = []
+    channels, here = 1, side
+    while modules and isinstance(modules[0][1], nn.Conv2d):
+        part = modules[:3]
+        pool = len(modules) > 3 and isinstance(modules[3][1], nn.MaxPool2d)
+        for (name, module), known in zip(
+            part, (_knows_conv, _knows_relu, _knows_norm), strict=False
+        ):
+            if (fault := known(module)) is not None:
+                return Unsupported(f"{name}: {fault}")
+        if len(part) < 3:
+            return Unsupported(f"{part[-1][0]}: nothing after it")
+        conv: Any = part[0][1]
+        kernel, pad = conv.kernel_size[0], conv.padding[0]
+        after = here + 2 * pad - kernel + 1
+        kind, groups, shape = _norm(part[2][1])
+        if conv.in_channels != channels or after < 1:
+            return Unsupported(f"{part[0][0]}: got {channels} channels of {here} pixels' side")
+        if shape != ((conv.out_channels, after, after) if kind == ELEMENT else conv.out_channels):
+            return Unsupported(f"{part[2][0]}: got {conv.out_channels} channels of {after} pixels")
+        if pool and (fault := _knows_pool(modules[3][1], after)) is not None:
+            return Unsupported(f"{modules[3][0]}: {fault}")
+        layers.append(Layer(channels, conv.out_channels, kernel, pad, after, pool, kind, groups))
+        channels, here = conv.out_channels, after // 2 if pool else after
+        modules = modules[4 if pool else 3 :]
+    ends = (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear)
+    if not layers or tuple(type(module) for _, module in modules) != ends:
+        names = ", ".join(name for name, _ in modules) or "nothing"
+        return Unsupported(f"{names}: where it should end with average, flatten and linear layer")
+    average, linear = modules[0][1], modules[2][1]
+    assert isinstance(linear, nn.Linear)
+    if average.output_size not in (1, (1, 1)) or not _is_linear(linear, channels):
+        return Unsupported(f"{modules[2][0]}: not on a global average")
+    if len({layer.norm == BATCH for layer in layers}) > 1:
+        return Unsupported("batch norm beside another normalization")
+    named = tuple((name, tuple(p.shape)) for name, p in network.named_parameters())
+    running = tuple(n for n, b in network.named_buffers() if b.is_floating_point())
+    return Plan(side, linear.out_features, tuple(layers), named, running)
+
+
+def supports(network: nn.Sequential, side: int) -> bool:
+    """Whether the engine can train and apply a network to images of `side` pixels."""
+    return isinstance(plan(network, side), Plan)
+
+
+def _knows_conv(module: nn.Module) -> str | None:
+    known = (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size in ((1, 1), (3, 3))
+        and module.padding in ((0, 0), (1, 1))
+        and (module.stride, module.dilation, module.groups) == ((1, 1), (1, 1), 1)
+        and module.padding_mode == "zeros"
+        and module.bias is None
+    )
+    return None if known else f"{module}, allowed: kernel 1 or 3, padding 0 or 1, no bias"
+
+
+def _knows_relu(module: nn.Module) -> str | None:
+    return None if isinstance(module, nn.ReLU) else f"{module}, allowed: ReLU"
+
+
+def _knows_norm(module: nn.Module) -> str | None:
+    if not isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+        return f"{module}, allowed: batch, group or layer norm"
+    affine = module.weight is not None and module.bias is not None
+    usual = not isinstance(module, nn.BatchNorm2d) or (
+        module.momentum == MOMENTUM and module.track_running_stats
+    )
+    known = affine and usual and module.eps == EPSILON
+    return None if known else f"{module}, allowed: with scale and shift, PyTorch's defaults"
+
+
+def _knows_pool(module: nn.Module, side: int) -> str | None:
+    known = (
+        isinstance(module, nn.MaxPool2d)
+        and module.kernel_size in (2, (2, 2))
+        and module.stride in (2, (2, 2))
+        and (module.padding, module.dilation, module.ceil_mode) == (0, 1, False)
+        and side >= 2
+    )
+    return None if known else f"{module} of {side} pixels' side, allowed: 2 by 2"
+
+
+def _is_linear(module: nn.Linear, channels: int) -> bool:
+    return module.in_features == channels and module.bias is not None
+
+
+def _norm(module: Any) -> tuple[int, int, Any]:
+    """Give the engine's name of a normalization, its number of groups, and the shape it is of."""
+    if isinstance(module, nn.BatchNorm2d):
+        return BATCH, module.num_features, module.num_features
+    if isinstance(module, nn.GroupNorm):
+        return GROUP, module.num_groups, module.num_channels
+    return ELEMENT, 1, tuple(module.normalized_shape)
