@@ -32,7 +32,7 @@ def number(count: int) -> str:
 
 def within(name: str) -> str:
     """Write a name within a sentence: its first letter small, an abbreviation as it is."""
-    return f"{name[0].lower()}{name[1:]}"
+    return name if name[1:2].isupper() else f"{name[0].lower()}{name[1:]}"
 
 
 def many(count: int, noun: str) -> str:
