@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from yaml import YAMLError
 
+from normlab import yaml12
 from normlab.errors import InputError
 
 TRAINING_IMAGES = 60_000
@@ -117,7 +117,7 @@ def mapping(path: Path) -> dict[str, Any]:
         If the file is missing, is not YAML or holds no mapping; one line that names it.
     """
     try:
-        values = YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        values = yaml12.load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     except YAMLError as error:
