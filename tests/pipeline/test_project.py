@@ -168,7 +168,7 @@ def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
         (stage, path, state)
         for stage, entries in status.items()
         for entry in entries
-        for kind in entry.values()
+        for kind in (entry.values() if isinstance(entry, dict) else [entry])
         for path, state in (kind.items() if isinstance(kind, dict) else [(kind, "changed")])
     ]
     cached, absent = ("data/", "models/", "studies/models/"), {"deleted", "not in cache"}
