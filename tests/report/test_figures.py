@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from normlab import params, studies
 from normlab.report import figures
 
 ROOT = Path(__file__).parents[2]
@@ -347,13 +349,15 @@ def filled(template: str, rows: pd.DataFrame, x: str, y: str) -> Any:
 
 
 def test_curves_template_fills() -> None:
+    """A series is a variant, with whatever a study has changed of it."""
     spec = filled("curves", curve_table(2, 2, VARIANTS), "epoch", "accuracy")
     calculated = {step["as"]: step["calculate"] for step in spec["transform"][:3]}
-    assert calculated == {
-        "x": "toNumber(datum['epoch'])",
-        "y": "toNumber(datum['accuracy'])",
-        "series": "isValid(datum.setting) ? datum.setting : datum.variant",
-    }
+    series = calculated.pop("series")
+    assert calculated == {"x": "toNumber(datum['epoch'])", "y": "toNumber(datum['accuracy'])"}
+    own = params.load(ROOT / "studies/params.yaml", studies.Settings)
+    base = params.load(ROOT / "params.yaml")
+    factors = {f for study in studies.STUDIES for f in studies.arms(study, own, base)[0].factors}
+    assert set(re.findall(r"datum\.(\w+)", series)) == {"variant"} | factors
     assert spec["encoding"]["color"]["scale"]["range"] == list(figures.COLOURS)
     assert spec["transform"][-1]["groupby"] == ["rev", "series", "x"]
 
