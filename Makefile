@@ -1,10 +1,12 @@
-# Set-up happens once and again only when a lock file changes.
+# Set-up happens once, and again only when a lock file has other content: of a mark's name, its
+# checksum is part. Times say nothing, since every checkout renews them.
 PYTHON ?= python3
 BASE ?= main
 
 BIN := .venv/bin
-STAMP := .venv/installed
-DEV_STAMP := .venv/installed-dev
+checksum = $(word 1,$(shell cksum < $(1)))
+STAMP := .venv/installed-$(call checksum,requirements.lock)
+DEV_STAMP := .venv/installed-dev-$(call checksum,requirements-dev.lock)
 
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -16,16 +18,19 @@ help:  ## List the targets
 
 install: $(STAMP)  ## Create .venv with what the pipeline needs, as locked
 
-$(STAMP): requirements.lock
+$(STAMP):
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info < (3, 11) and \
 	  sys.exit("error: $(PYTHON) is Python " + v + ", allowed: 3.11 or later (make PYTHON=...)")'
+	@$(PYTHON) -c 'import platform as p, sys; s = p.system() + " " + p.machine(); \
+	  s in ("Linux x86_64", "Linux aarch64", "Darwin arm64") or \
+	  sys.exit("error: got " + s + ", allowed: Linux x86_64, Linux aarch64 or Darwin arm64 (macOS)")'
 	$(PYTHON) -m venv --clear .venv
 	sed -n '/^uv==/,/^ *# via/p' requirements.lock > .venv/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.lock $(STAMP)
+$(DEV_STAMP): $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@touch $@
 
