@@ -11,11 +11,12 @@ from torch import nn
 
 from normlab.data import augment
 from normlab.data.augment import Ranges
-from normlab.network import compiled, engine, networks, plans, tiles
+from normlab.network import compiled, engine, networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
 from normlab.training.recipe import Data
 from tests.conftest import NORM_PARAMS, VARIANTS
+from tests.network.harness import KINDS, plan_of, use
 
 RANGES = Ranges(rotation=7, translation=0.1, scale=(0.85, 1.15), shear=5)
 NETWORKS = [
@@ -23,14 +24,6 @@ NETWORKS = [
     *(("gn", {"gn_groups": groups}) for groups in (1, 3, 16)),
     ("ln", {"ln_affine": "channel"}),
 ]
-NATIVE = compiled.processor()
-KINDS = [
-    kind
-    for kind in (compiled.AVX512, compiled.AVX2, compiled.X86_64, compiled.ARM64)
-    if kind == NATIVE
-    or (NATIVE.name != "arm64" and kind.width < NATIVE.width and kind.registers == 16)
-]
-"""What this processor can run: its own kind and those before it."""
 
 
 def make(
@@ -48,12 +41,6 @@ def make(
 
 def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
-
-
-def plan_of(network: nn.Sequential, side: int = 28) -> plans.Plan:
-    found = plans.plan(network, side)
-    assert isinstance(found, plans.Plan), found
-    return found
 
 
 def assert_a_step_is_autograds(
@@ -119,10 +106,6 @@ def test_a_steps_gradients_are_autograds_in_double_precision(
 ) -> None:
     use(kind, monkeypatch)
     assert_a_step_is_autograds(make(variant, setting, seed=1), count, 28, 10, 1e-5)
-
-
-def use(kind: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "processor", lambda: kind)
 
 
 @st.composite
@@ -191,51 +174,3 @@ def test_of_equal_logits_the_first_is_taken() -> None:
     assert correct == 1
     with pytest.raises(ValueError, match="labels: got 10, allowed: 0 to 9"):
         engine.score(found, logits, np.array([1, 10], np.uint8))
-
-
-def replaced(name: str, module: nn.Module) -> nn.Sequential:
-    network = networks.build("bn_l1")
-    network.set_submodule(name, module)
-    return network
-
-
-@pytest.mark.parametrize(
-    ("network", "reason"),
-    [
-        (replaced("norm3", nn.RMSNorm([6, 24, 24])), "norm3: RMSNorm"),
-        (replaced("norm3", nn.GroupNorm(2, 6)), "batch norm beside another normalization"),
-        (replaced("norm3", nn.BatchNorm2d(6, eps=1e-3)), "norm3: BatchNorm2d"),
-        (replaced("norm3", nn.BatchNorm2d(6, affine=False)), "norm3: BatchNorm2d"),
-        (replaced("norm3", nn.LayerNorm([24])), "norm3: got 6 channels of 24 pixels"),
-        (replaced("norm3", nn.ReLU()), "norm3: ReLU"),
-        (replaced("relu1", nn.GELU()), "relu1: GELU"),
-        (replaced("conv2", nn.Conv2d(12, 16, 5, bias=False)), "conv2: Conv2d"),
-        (replaced("conv2", nn.Conv2d(12, 16, 3, bias=True)), "conv2: Conv2d"),
-        (replaced("conv2", nn.Conv2d(12, 16, 3, stride=2, bias=False)), "conv2: Conv2d"),
-        (replaced("conv1", nn.Conv2d(3, 12, 3, bias=False)), "conv1: got 1 channels"),
-        (replaced("pool", nn.AvgPool2d(2)), "pool, conv4"),
-        (replaced("pool", nn.MaxPool2d(3)), "pool: MaxPool2d"),
-        (replaced("average", nn.AdaptiveAvgPool2d(2)), "linear: not on a global average"),
-        (replaced("linear", nn.Linear(14, 10, bias=False)), "linear: not on a global average"),
-        (nn.Sequential(nn.Flatten()), "0: where it should end"),
-    ],
-)
-def test_what_the_engine_does_not_know_is_named(network: nn.Sequential, reason: str) -> None:
-    found = plans.plan(network, 28)
-    assert isinstance(found, plans.Unsupported)
-    assert found.reason.startswith(reason)
-    assert not plans.supports(network, 28)
-    assert plans.supports(networks.build("bn_l1"), 28)
-
-
-@settings(max_examples=200)
-@given(st.integers(1, 40), st.integers(1, 120), st.sampled_from([16, 32]))
-def test_tiles_fit_the_registers_and_the_text_of_the_engine(
-    channels: int, values: int, registers: int
-) -> None:
-    c, n = tiles.tile(channels, values, registers)
-    assert 1 <= c <= channels
-    assert 1 <= n <= values
-    assert c * n + n + 1 <= registers <= 32
-    for kernel in (1, 3):
-        assert tiles.weights_tile(channels, kernel, registers) * kernel < registers

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normlab.network import engine, networks
+from normlab.network import engine, library, networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
 from tests.network import harness
-from tests.network.test_engine import KINDS, plan_of
+from tests.network.harness import KINDS, plan_of
 
 CLANG = shutil.which("clang-19")
 SANITIZERS = [
-    *("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "-g",
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
     "-fno-sanitize=alignment",  # rows of registers begin where a multiple of a register does
 ]
 
@@ -28,7 +31,7 @@ def test_no_step_and_no_prediction_leaves_its_memory(
 ) -> None:
     assert CLANG
     run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
-    monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(library, "run", run)
     rng = np.random.default_rng(0)
     shapes = [REFERENCE, *(random_architecture(rng) for _ in range(4))]
     for shape in shapes:
