@@ -94,11 +94,11 @@ INLINE vec zero(void) { return (vec){0}; }
 INLINE vec broadcast(float value) { return value - (vec){0}; }
 INLINE vec square_root(vec v) { return __builtin_elementwise_sqrt(v); }
 // Lane by lane, a where the bits of `where` are set, else b.
-INLINE vec select(ivec where, vec a, vec b) {
+INLINE vec choose(ivec where, vec a, vec b) {
   return (vec)(((ivec)a & where) | ((ivec)b & ~where));
 }
 // The second where neither is larger: of 0 and −0, of a NaN and whatever.
-INLINE vec larger(vec a, vec b) { return select(a > b, a, b); }
+INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
 // +0 for all that is not above 0, −0 and NaN included.
 INLINE reg relu(reg v) {
   typedef int32_t bits __attribute__((vector_size(4 * WIDTH)));
@@ -130,7 +130,7 @@ INLINE vec lane_mask(int lanes) {
 #define LN2_HIGH 0x1.62e42feep-1  // with so few digits that its products with exponents are exact
 #define LN2_LOW 0x1.a39ef35793c76p-33
 
-// e^x for x <= 0, within 1 unit in the last place; 0 below -700, NaN for NaN. Cody & Waite's
+// e^x for x <= 0, within 1.2 units in the last place; 0 below -700, NaN for NaN. Cody & Waite's
 // reduction by multiples of ln 2, then Taylor's series.
 static double exponential(double x) {
   if (!(x > -700)) return x <= -700 ? 0 : x;
@@ -351,8 +351,8 @@ static void set_up(Network *n, const Job *job) {
 // not a number.
 INLINE vec nearest_pixel(vec position) {
   const vec least = broadcast(-1), most = broadcast(SIDE);
-  position = select(position > least, position, least);
-  return round_to_even(select(position < most, position, most));
+  position = choose(position > least, position, least);
+  return round_to_even(choose(position < most, position, most));
 }
 
 // Warp the first `lanes` images of `order` into the first layer's input, (1, F, F): each pixel gets
@@ -417,8 +417,8 @@ static void pool_backward(const Shape s, const vec *x, const vec *dy, vec *dx) {
         const vec best = larger(larger(f0, f1), larger(f2, f3));
         const ivec i0 = f0 == best, i1 = (f1 == best) & ~i0, i2 = (f2 == best) & ~(i0 | i1);
         const ivec i3 = ~(i0 | i1 | i2);
-        t[0] = select(i0, g, zero()), t[1] = select(i1, g, zero());
-        t[side] = select(i2, g, zero()), t[side + 1] = select(i3, g, zero());
+        t[0] = choose(i0, g, zero()), t[1] = choose(i1, g, zero());
+        t[side] = choose(i2, g, zero()), t[side + 1] = choose(i3, g, zero());
       }
 }
 
@@ -504,8 +504,8 @@ static void pack_transposed(const Layer *l) {
           *packed++ = l->weight[(o * s.in + i) * kk + k];
 }
 
-// Convolution and ReLU of a block: `input` (I, F, F) to `relu_out` (O, S, S). Each layer has its own
-// case, where its shape is constant, so that the compiler unrolls its tiles.
+// Convolution and ReLU of a block: `input` (I, F, F) to `relu_out` (O, S, S). Each layer has a case
+// of its own, where its shape is constant, so that the compiler unrolls its tiles.
 static void conv_forward(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const vec *x = input_of(n, layer, block);
@@ -784,7 +784,7 @@ INLINE void normalize_backward(const Network *n, const Layer *l, const Shape s, 
         const int i = row * side + column;
         const vec dxhat = fused(dy[i], broadcast(scale[i * step]), offset);
         const vec d = rstd * fused(x[i] - mean, slope, dxhat);
-        dx[row * to_side + column] = select(x[i] > zero(), d, zero());
+        dx[row * to_side + column] = choose(x[i] > zero(), d, zero());
       }
   }
 }
@@ -979,7 +979,7 @@ static void update(const Network *n, const Job *job) {
   const vec lr = broadcast(-job->lr), momentum = broadcast(job->momentum), l1 = broadcast(job->l1);
   for (int64_t i = 0; i < (n->count + LANES - 1) / LANES; i++) {
     const vec p = n->parameters[i];
-    const vec g = n->gradients[i] + select(p > zero(), l1, select(p < zero(), -l1, zero()));
+    const vec g = n->gradients[i] + choose(p > zero(), l1, choose(p < zero(), -l1, zero()));
     const vec v = fused(momentum, n->velocity[i], g);
     n->velocity[i] = v;
     n->parameters[i] = fused(lr, job->nesterov ? fused(momentum, v, g) : v, p);

@@ -63,6 +63,6 @@ def known_answer() -> str:
         examples = engine.Examples(images, labels, rng.permutation(COUNT), maps)
         weights, velocity, *trained = engine.train(plan, before, at_rest, recipe, examples)
         measured = engine.measure(plan, weights, images, labels)
-        digest.update(f"{(*trained,)} {measured[:2]}".encode())
+        digest.update(f"{tuple(trained)} {measured[:2]}".encode())
         digest.update(f"{engine.fingerprint(weights)} {engine.fingerprint(velocity)}".encode())
     return digest.hexdigest()[:16]

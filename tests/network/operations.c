@@ -13,7 +13,7 @@ void operate(Job *job) {
     __builtin_memcpy(&z, c + i, sizeof z), __builtin_memcpy(regs, a + i, sizeof x);
     switch (job->batch_size) {
       case 0: r = fused(x, y, z); break;
-      case 1: r = select(x < y, y, z); break;
+      case 1: r = choose(x < y, y, z); break;
       case 2: r = larger(x, y); break;
       case 3: r = square_root(x); break;
       case 4: r = round_to_even(x); break;

@@ -27,9 +27,9 @@ NETWORKS = [
 
 
 def make(
-    variant: str, setting: dict[str, Any], seed: int, architecture: Architecture = REFERENCE
+    variant: str, norm_params: dict[str, Any], seed: int, architecture: Architecture = REFERENCE
 ) -> nn.Sequential:
-    network = networks.build(variant, architecture, **setting)
+    network = networks.build(variant, architecture, **norm_params)
     rng = np.random.default_rng(seed)
     networks.initialize(network, rng)
     with torch.no_grad():
@@ -52,13 +52,13 @@ def assert_a_step_is_autograds(
     labels = rng.integers(0, classes, count + 3, dtype=np.uint8)
     order = rng.permutation(count + 3)[:count]
     maps = augment.draw(rng, count, RANGES)
-    found, weights = plan_of(network, side), arrays(network)
+    plan, weights = plan_of(network, side), arrays(network)
     velocity: engine.Arrays = {
         name: np.zeros(p.shape, np.float32) for name, p in network.named_parameters()
     }
-    step = engine.Recipe(count, 0.5, 0.0, False, 0.0)
+    recipe = engine.Recipe(count, 0.5, 0.0, False, 0.0)
     examples = engine.Examples(images, labels, order, maps)
-    after, gradients, loss, correct = engine.train(found, weights, velocity, step, examples)
+    after, gradients, loss, correct = engine.train(plan, weights, velocity, recipe, examples)
 
     double = network.double().train()
     sources = source_pixels(maps, side)
@@ -90,22 +90,22 @@ def source_pixels(maps: np.ndarray, side: int) -> np.ndarray:
         (maps[:, i, :1] * x + maps[:, i, 1:2] * y + maps[:, i, 2:] + centre).clip(-1, side).round()
         for i in (0, 1)
     )
-    found: np.ndarray = (row * (side + 2) + column + side + 3).astype(np.int64)
-    return found
+    index: np.ndarray = (row * (side + 2) + column + side + 3).astype(np.int64)
+    return index
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-@pytest.mark.parametrize(("variant", "setting"), NETWORKS)
+@pytest.mark.parametrize(("variant", "norm_params"), NETWORKS)
 @pytest.mark.parametrize("count", [1, 5, 16, 20])
 def test_a_steps_gradients_are_autograds_in_double_precision(
     variant: str,
-    setting: dict[str, Any],
+    norm_params: dict[str, Any],
     count: int,
     kind: Processor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(kind, monkeypatch)
-    assert_a_step_is_autograds(make(variant, setting, seed=1), count, 28, 10, 1e-5)
+    assert_a_step_is_autograds(make(variant, norm_params, seed=1), count, 28, 10, 1e-5)
 
 
 @st.composite
@@ -148,19 +148,19 @@ def test_networks_of_any_shape_have_autograds_gradients(
         assert_a_step_is_autograds(network, count, architecture.side, architecture.classes, 1e-4)
 
 
-@pytest.mark.parametrize(("variant", "setting"), NETWORKS)
+@pytest.mark.parametrize(("variant", "norm_params"), NETWORKS)
 def test_logits_are_pytorchs_and_scores_those_of_the_logits(
-    variant: str, setting: dict[str, Any], noise: Data
+    variant: str, norm_params: dict[str, Any], noise: Data
 ) -> None:
-    network = make(variant, setting, seed=2)
-    found, weights = plan_of(network), arrays(network)
-    ours = engine.logits(found, weights, noise.val_images)
+    network = make(variant, norm_params, seed=2)
+    plan, weights = plan_of(network), arrays(network)
+    ours = engine.logits(plan, weights, noise.val_images)
     theirs = networks.logits(network, torch.from_numpy(noise.val_images))
     assert ours.shape == (40, 10)
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
 
     loss, accuracy, probabilities = engine.measure(
-        found, weights, noise.val_images, noise.val_labels
+        plan, weights, noise.val_images, noise.val_labels
     )
     logits, labels = torch.from_numpy(ours).double(), torch.from_numpy(noise.val_labels).long()
     assert (loss, accuracy) == pytest.approx(networks.loss_and_accuracy(logits, labels), rel=1e-12)
@@ -168,9 +168,9 @@ def test_logits_are_pytorchs_and_scores_those_of_the_logits(
 
 
 def test_of_equal_logits_the_first_is_taken() -> None:
-    found = plan_of(networks.build("bn_l1"))
+    plan = plan_of(networks.build("bn_l1"))
     logits = np.tile(np.array([0, 2, 1, 2, 0, 0, 0, 0, 0, 0], np.float32), (2, 1))
-    _, correct, _ = engine.score(found, logits, np.array([1, 3], np.uint8))
+    _, correct, _ = engine.score(plan, logits, np.array([1, 3], np.uint8))
     assert correct == 1
     with pytest.raises(ValueError, match="labels: got 10, allowed: 0 to 9"):
-        engine.score(found, logits, np.array([1, 10], np.uint8))
+        engine.score(plan, logits, np.array([1, 10], np.uint8))
