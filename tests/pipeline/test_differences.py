@@ -61,9 +61,14 @@ def test_a_history_differs_first_at_a_trial_and_an_epoch(old: str, new: str, sai
 
 
 def test_other_tables_differ_first_in_a_row() -> None:
-    rows = "setting,variant,seed,test_loss\n1,gn,0,0.2\n1,gn,1,0.3\n"
+    rows = "study,variant,gn_groups,seed,test_loss\ngroups,gn,1,0,0.2\ngroups,gn,1,1,0.3\n"
     assert differences.table_difference(rows, rows.replace("0.3", "0.25")) == (
-        "first at row 2, setting 1, variant gn, seed 1: test_loss 0.3, rebuilt 0.25 (-0.05)"
+        "first at row 2, study groups, variant gn, gn_groups 1, seed 1: "
+        "test_loss 0.3, rebuilt 0.25 (-0.05)"
+    )
+    rows = "study,variant,label,mean\nmain,gn,Group norm,0.2\n"
+    assert differences.table_difference(rows, rows.replace("0.2", "0.3")) == (
+        "first at row 1: mean 0.2, rebuilt 0.3 (+0.1)"
     )
     assert differences.table_difference("", "a\n1\n") == "columns , rebuilt a"
 

@@ -1,4 +1,4 @@
-"""`make verify` by its real commands, with small budgets; its comparisons; `make ci-report`."""
+"""`make verify` by its real commands, with small budgets."""
 
 import re
 import shutil
@@ -6,11 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
-from numpy.typing import NDArray
-from ruamel.yaml import YAML
 
 from normlab.errors import InputError
 from normlab.network.known_answer import ARITHMETIC
@@ -18,7 +15,6 @@ from normlab.params import Params, mapping
 from tools import differences, verify
 
 ROOT = verify.ROOT
-Tensors = dict[str, NDArray[Any]]
 # A limit for what hangs, not for what is slow.
 pytestmark = pytest.mark.timeout(3600)
 
@@ -159,14 +155,11 @@ def test_a_receipt_that_is_not_there_or_not_one_gets_one_line(project: Path) -> 
 def test_the_pipeline_is_compared_with_its_lock(project: Path) -> None:
     """A parameter has changed since the lock was written, a figure since it was drawn."""
     with verify.copied(project) as clone:
-        yaml = YAML()
-        values = yaml.load(clone / "params.yaml")
-        values.update(seeds=[0], epochs=1, train_size=200, val_size=200)
-        yaml.dump(values, clone / "params.yaml")
+        budget = {"seeds": [0], "epochs": 1, "train_size": 200, "val_size": 200}
+        verify.change_params(clone / "params.yaml", budget)
         ran = command(clone, "dvc", "repro")
         assert ran.returncode == 0, ran.stderr
-        values.update(l1_lambda=0.01)
-        yaml.dump(values, clone / "params.yaml")
+        verify.change_params(clone / "params.yaml", {"l1_lambda": 0.01})
         lock = (clone / "dvc.lock").read_bytes()
         for path, md5 in verify.outputs([verify.locked(clone, "dvc.yaml")]).items():
             assert differences.dvc_md5(clone / path) == md5
@@ -184,8 +177,9 @@ def test_the_pipeline_is_compared_with_its_lock(project: Path) -> None:
     assert re.match(r"first seed0/epoch01\.safetensors: \S+\[\d+\] \S+, rebuilt \S+ \(", detail)
     verdict, detail = lines["reports/history/bn_l1.csv"]
     assert verdict == "differs"
-    first = r"first at variant bn_l1, seed 0, epoch 1: \w+ [\d.]+, rebuilt [\d.]+ \([+-][\d.e-]+\)"
-    assert re.fullmatch(first, detail)
+    where, what = detail.split(": ")
+    assert where == "first at study main, variant bn_l1, seed 0, epoch 1"
+    assert re.fullmatch(r"\w+ [\d.]+, rebuilt [\d.]+ \([+-][\d.e-]+\)", what)
     assert "what is here is not what the lock has" in lines["reports/figures"][1]
     last = done.stdout.splitlines()[-1]
     assert f"outputs differ, first reports/history/bn_l1.csv: {detail}" in last
