@@ -5,7 +5,10 @@ from pathlib import Path
 import pandas as pd
 
 from normlab import files, params
-from normlab.report import page, sections
+from normlab.data.datasets import MNIST
+from normlab.report import page
+from normlab.report.figure_tables import named
+from normlab.report.inputs import Inputs, StudyTables
 from normlab.studies import STUDIES
 
 REPORTS = Path("reports")
@@ -13,21 +16,21 @@ TABLES = Path("reports/studies")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
 COUNTS = dict.fromkeys(("seeds", "trials"), "Int64")
-CONVERGENCE = ("groups", "layer_norm", "replication")
 
 
 def main() -> None:
     """Write the page and its short form."""
-    found = read()
-    files.write(REPORTS / "report.html", page.render(found).encode())
-    files.write(REPORTS / "README.md", page.readme(found).encode())
+    inputs = read()
+    files.write(REPORTS / "report.html", page.render(inputs).encode())
+    files.write(REPORTS / "README.md", page.readme(inputs).encode())
 
 
-def read() -> sections.Inputs:
+def read() -> Inputs:
     """Gather what the other stages wrote."""
     summary = files.read_table(REPORTS / "summary.csv")
     histories = [REPORTS / "history" / f"{v}.csv" for v in summary["variant"].unique()]
-    return sections.Inputs(
+    return Inputs(
+        dataset=MNIST,
         summary=summary,
         comparisons=files.read_table(REPORTS / "comparisons.csv"),
         test_curves=files.read_table(REPORTS / "test_curves.csv"),
@@ -35,10 +38,7 @@ def read() -> sections.Inputs:
         parameters=files.read_table(REPORTS / "parameters.csv"),
         misclassified=files.read_table(REPORTS / "misclassified.csv"),
         images=files.read_images(MISCLASSIFIED_IMAGES),
-        studies={s: files.read_table(TABLES / f"{s}.csv") for s in STUDIES},
-        study_summaries={s: files.read_table(TABLES / f"{s}_summary.csv") for s in STUDIES},
-        study_histories={s: files.read_table(TABLES / f"{s}_history.csv") for s in CONVERGENCE},
-        weights=files.read_table(TABLES / "l1_weights.csv"),
+        studies={s: read_study(s) for s in STUDIES if (TABLES / f"{s}_summary.csv").exists()},
         findings=files.read_table(REPORTS / "findings.csv", dtype=COUNTS),
         reported=params.mapping(Path("studies/claims.yaml"))["reported"],
         params=params.mapping(Path("params.yaml")),
@@ -46,3 +46,13 @@ def read() -> sections.Inputs:
         locks={lock: params.mapping(Path(lock))["stages"] for lock in LOCKS},
         requirements=files.read_text(Path("requirements.lock")),
     )
+
+
+def read_study(study: str) -> StudyTables:
+    """Read the tables of a study, the arms named as its summary labels them."""
+    summary = files.read_table(TABLES / f"{study}_summary.csv")
+    trials = files.read_table(TABLES / f"{study}.csv")
+    history = files.read_table(TABLES / f"{study}_history.csv")
+    path = TABLES / f"{study}_weights.csv"
+    weights = named(files.read_table(path), summary) if path.exists() else None
+    return StudyTables(named(trials, summary), summary, named(history, summary), weights)
