@@ -8,8 +8,8 @@ import pandas as pd
 from normlab import files, params
 from normlab.data import augment, datasets
 from normlab.data.datasets import MNIST
-from normlab.report import figures
-from normlab.report.figure_tables import accuracies, named
+from normlab.report import figure_tables, figures
+from normlab.report.figure_tables import named
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/train")
@@ -40,13 +40,15 @@ def main() -> None:
     validation = named(histories, summary).rename(
         columns={"val_loss": "loss", "val_accuracy": "accuracy"}
     )
-    final = curves[curves["epoch"] == curves.groupby("variant")["epoch"].transform("max")]
+    final = figure_tables.after_last_epoch(curves)
     images = files.read_images(MISCLASSIFIED_IMAGES)
     drawn = {
         "samples": figures.samples(*samples(ranges)),
         "test_curves": figures.curves(curves, "Test images"),
         "val_curves": figures.curves(validation, "Validation images"),
-        "accuracies": figures.final_accuracies(*accuracies(final, summary, "accuracy")),
+        "accuracies": figures.final_accuracies(
+            *figure_tables.accuracies(final, summary, "accuracy")
+        ),
         "confusion": figures.confusion_matrices(confusion, MNIST.noun),
         "parameters": figures.layer_parameters(parameters),
     }

@@ -8,7 +8,7 @@ from normlab import files, params
 from normlab.data.datasets import MNIST
 from normlab.report import page
 from normlab.report.figure_tables import named
-from normlab.report.inputs import Inputs, StudyTables
+from normlab.report.inputs import Inputs, StudyTables, records
 from normlab.studies import STUDIES
 
 REPORTS = Path("reports")
@@ -28,18 +28,24 @@ def main() -> None:
 def read() -> Inputs:
     """Gather what the other stages wrote."""
     summary = files.read_table(REPORTS / "summary.csv")
-    histories = [REPORTS / "history" / f"{v}.csv" for v in summary["variant"].unique()]
+    curves, parameters, wrong = (
+        named(files.read_table(REPORTS / f"{name}.csv"), summary)
+        for name in ("test_curves", "parameters", "misclassified")
+    )
+    variants = summary["variant"].unique()
+    histories = [files.read_table(REPORTS / "history" / f"{one}.csv") for one in variants]
+    findings = records(files.read_table(REPORTS / "findings.csv", dtype=COUNTS))
     return Inputs(
         dataset=MNIST,
         summary=summary,
-        comparisons=files.read_table(REPORTS / "comparisons.csv"),
-        test_curves=files.read_table(REPORTS / "test_curves.csv"),
-        histories=pd.concat(map(files.read_table, histories)),
-        parameters=files.read_table(REPORTS / "parameters.csv"),
-        misclassified=files.read_table(REPORTS / "misclassified.csv"),
+        comparisons=records(files.read_table(REPORTS / "comparisons.csv")),
+        test_curves=curves,
+        histories=named(pd.concat(histories), summary),
+        parameters=parameters,
+        misclassified=wrong,
         images=files.read_images(MISCLASSIFIED_IMAGES),
         studies={s: read_study(s) for s in STUDIES if (TABLES / f"{s}_summary.csv").exists()},
-        findings=files.read_table(REPORTS / "findings.csv", dtype=COUNTS),
+        findings={row["name"]: row for row in findings},
         reported=params.mapping(Path("studies/claims.yaml"))["reported"],
         params=params.mapping(Path("params.yaml")),
         study_params=params.mapping(Path("studies/params.yaml")),

@@ -69,12 +69,13 @@ def curves(table: pd.DataFrame, series: Sequence[Series], measure: str) -> Spec:
     span = [table["epoch"].min() - 0.3, table["epoch"].max() + 0.3]
     x = _x(span, alt.Axis(title="epoch", tickMinStep=1, format="d"))
     base, mean = _base(_rows(table, measure), series, x), _y("mean", measure)
-    reach = base.encode(y=_y("low", measure), y2="y_high:Q")
+    # An area has no width where there is but one epoch.
+    one = table["epoch"].min() == table["epoch"].max()
+    reach = base.mark_rule(opacity=0.4) if one else base.mark_area(opacity=0.16)
     told = ["series:N", "epoch:Q", *_numbers(measure, mean="mean", low="lowest", high="highest")]
     return _spec(
         series,
-        reach.mark_area(opacity=0.16),
-        reach.mark_rule(opacity=0.4),
+        reach.encode(y=_y("low", measure), y2="y_high:Q"),
         base.mark_line(strokeWidth=1.8).encode(y=mean, strokeDash=_dash(series)),
         _points(base, series, mean, told, size=34),
     )
@@ -119,7 +120,7 @@ def weights(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
 
     `table` is as `figure_tables.distribution` gives it; the first series is the lowest row.
     """
-    labels, colour = [one.label for one in series], series[0].colour
+    labels = [one.label for one in series]
     left, right = float(table["low"].min()), float(table["high"].max())
     row = table["series"].map(labels.index)
     rows = table[["series"]].assign(
@@ -130,24 +131,20 @@ def weights(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
     )
     exponents = range(math.ceil(left), math.floor(right) + 1)
     powers = {exponent: fmt.power_of_ten(10.0**exponent) for exponent in exponents}
-    up = _named_axis(labels, labelBaseline="line-bottom", grid=False)
     across = _named_axis(powers, title="absolute weight, log scale", grid=True)
-    base = alt.Chart(rows).encode(
-        x=_x([left, right], across),
-        y=alt.Y("top:Q", scale=alt.Scale(domain=[0, len(labels)], nice=False), axis=up),
-        detail="row:N",
-    )
-    line = alt.OverlayMarkDef(color=colour, strokeWidth=1.5)
-    hills = base.mark_area(interpolate="monotone", color=colour, fillOpacity=0.28, line=line)
+    up = _named_axis(labels, labelBaseline="line-bottom", grid=False)
+    y = alt.Y("top:Q", scale=alt.Scale(domain=[0, len(labels)], nice=False), axis=up)
+    base = _base(rows, series, _x([left, right], across)).encode(y=y)
+    line = alt.OverlayMarkDef(strokeWidth=1.5)
+    hills = base.mark_area(interpolate="monotone", fillOpacity=0.28, line=line)
     about = alt.Tooltip("weight:Q", title="|weight| about", format=".1~e")
     share = alt.Tooltip("share:Q", title="share of weights, %", format=".2f")
     # Points without ink, for the pointer to find.
     found = base.mark_point(filled=True, size=80, opacity=0).encode(
         tooltip=["series:N", about, share]
     )
-    return _spec(
-        [], hills.encode(y2="row:Q"), found.transform_calculate(weight="pow(10, datum.at)")
-    )
+    found = found.transform_calculate(weight="pow(10, datum.at)")
+    return _spec(series, hills.encode(y2="row:Q"), found)
 
 
 def parameters(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
@@ -186,6 +183,7 @@ def _rounded(tag: str) -> str:
 def _rows(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Round what the tooltips tell, accuracies in percent; add what is drawn of it, as y_…."""
     scale, digits = (100, 3) if measure == "accuracy" else (1, 5)
+    table = table.reset_index(drop=True)
     drawn = (scale * figure_tables.on_log_axis(table, measure)).round(5)
     told = (scale * table[drawn.columns].astype(float)).round(digits)
     return table.assign(**told).join(drawn.add_prefix("y_"))

@@ -24,6 +24,11 @@ def named(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     return table.merge(arms, how="left", on=[name for name in arms if name != "series"])
 
 
+def after_last_epoch(curves: pd.DataFrame) -> pd.DataFrame:
+    """Pick the rows of each series' last epoch: columns series, epoch, …."""
+    return curves[curves["epoch"] == curves.groupby("series")["epoch"].transform("max")]
+
+
 def spread(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """Sum up the seeds of every epoch.
 
@@ -125,7 +130,8 @@ def distribution(weights: pd.DataFrame) -> pd.DataFrame:
     """
     used = weights[weights["share"] >= 0.0005]
     inside = (weights["low"] >= used["low"].min()) & (weights["high"] <= used["high"].max())
-    return weights.loc[inside]
+    shown: pd.DataFrame = weights[inside]
+    return shown
 
 
 def hardest(misclassified: pd.DataFrame, count: int = 10) -> pd.DataFrame:

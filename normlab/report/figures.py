@@ -8,9 +8,11 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import matplotlib.style
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -25,37 +27,8 @@ Images = NDArray[np.uint8]
 
 GREY = "#5F6368"
 PAPER = "#E8EAED"
+STYLE = Path(__file__).with_name("figures.mplstyle")
 WIDTH = 9  # inches, hence 1,260 pixels: a README shows them at about two thirds
-
-STYLE: dict[Any, Any] = {
-    "axes.axisbelow": True,
-    "axes.edgecolor": GREY,
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "axes.titlelocation": "left",
-    "axes.titlesize": 11,
-    "figure.constrained_layout.h_pad": 0.08,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.labelsize": 9,
-    "figure.titlesize": 13,
-    "figure.titleweight": "bold",
-    "font.size": 10,
-    "grid.color": PAPER,
-    "image.cmap": "gray_r",
-    "image.interpolation": "nearest",
-    "legend.frameon": False,
-    "legend.handlelength": 3,
-    "legend.title_fontsize": 9,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5.5,
-    "savefig.dpi": 140,
-    "xtick.color": GREY,
-    "xtick.labelcolor": "black",
-    "ytick.color": GREY,
-    "ytick.labelcolor": "black",
-}
 
 
 @contextmanager
@@ -63,7 +36,7 @@ def _styled() -> Iterator[None]:
     # From matplotlib's own defaults, so that no matplotlibrc of the user's has a say.
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(STYLE)
+        mpl.style.use(STYLE)
         yield
 
 

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 from normlab.data.datasets import Dataset
 
 Images = NDArray[np.uint8]
+Row = dict[str, Any]
+"""Of a table; what is not known is None."""
 
 
 class StudyTables(NamedTuple):
-    """The tables of a study. All but the summary have the labels of the arms as `series`."""
+    """The tables of a study, by the columns that the stages which write them document.
+
+    All but the summary have the arms' labels as `series` too.
+    """
 
     trials: pd.DataFrame
     summary: pd.DataFrame
@@ -26,17 +31,17 @@ class StudyTables(NamedTuple):
         """The arms' names for people, in order."""
         return list(dict.fromkeys(self.summary["label"]))
 
-    def measured(self, measure: str) -> list[dict[str, Any]]:
-        """Pick a measure of each arm: rows of the summary."""
+    def measured(self, measure: str) -> list[Row]:
+        """Pick a measure of each arm."""
         return records(self.summary[self.summary["measure"] == measure])
 
 
 class Inputs(NamedTuple):
-    """All inputs; tables are as the stages that write them document them."""
+    """All inputs. Tables of the main comparison have the labels as `series`, like a study's."""
 
     dataset: Dataset
     summary: pd.DataFrame
-    comparisons: pd.DataFrame
+    comparisons: list[Row]
     test_curves: pd.DataFrame
     histories: pd.DataFrame
     parameters: pd.DataFrame
@@ -44,7 +49,8 @@ class Inputs(NamedTuple):
     images: Mapping[int, Images]
     studies: Mapping[str, StudyTables]
     """Those that have been run."""
-    findings: pd.DataFrame
+    findings: Mapping[str, Row]
+    """By the names of their claims."""
     reported: Mapping[str, float]
     params: dict[str, Any]
     study_params: dict[str, Any]
@@ -52,36 +58,20 @@ class Inputs(NamedTuple):
     requirements: str
 
     @property
-    def labels(self) -> dict[str, str]:
+    def variants(self) -> dict[str, str]:
         """The variants compared, in order, and their names for people."""
         return dict(zip(self.summary["variant"], self.summary["label"], strict=True))
 
     @property
-    def metrics(self) -> dict[str, dict[str, dict[str, Any]]]:
+    def metrics(self) -> dict[str, dict[str, Row]]:
         """Rows of the summary by label and measure."""
-        found: dict[str, dict[str, dict[str, Any]]] = {}
+        found: dict[str, dict[str, Row]] = {label: {} for label in self.variants.values()}
         for row in records(self.summary):
-            found.setdefault(row["label"], {})[row["measure"]] = row
+            found[row["label"]][row["measure"]] = row
         return found
 
-    @property
-    def pairs(self) -> list[dict[str, Any]]:
-        """The comparisons of two variants each, in order."""
-        return records(self.comparisons)
 
-    @property
-    def judged(self) -> dict[str, dict[str, Any]]:
-        """The findings by the names of their claims."""
-        return {row["name"]: row for row in records(self.findings)}
-
-    @property
-    def final(self) -> pd.DataFrame:
-        """Test accuracy of every trial after its last epoch."""
-        last = self.test_curves.groupby("variant")["epoch"].transform("max")
-        return self.test_curves[self.test_curves["epoch"] == last]
-
-
-def records(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as dictionaries; what is not known is None."""
+def records(table: pd.DataFrame) -> list[Row]:
+    """Turn a table into its rows."""
     rows = table.astype(object).where(table.notna(), None)
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]

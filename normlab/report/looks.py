@@ -53,8 +53,9 @@ def named(labels: Iterable[str], first: int = 0) -> list[Series]:
     return [Series(label, f"var(--series-{i % len(LIGHT)})", i) for i, label in known]
 
 
-def ordered(labels: Iterable[str]) -> list[Series]:
-    """Make a series of each label, the colours in steps that show their order."""
+def ordered(labels: Iterable[str], position: int) -> list[Series]:
+    """Make a series of each label, in order from the colour of a position to the text's."""
     known = list(dict.fromkeys(labels))
-    scale = (len(RAMP) - 1) / max(1, len(known) - 1)
-    return [Series(label, f"var(--ramp-{round(i * scale)})", i) for i, label in enumerate(known)]
+    step = (len(RAMP) - 1) / max(1, len(known) - 1)
+    ramp = [f"var(--series-{position % len(LIGHT)}-{share})" for share in RAMP]
+    return [Series(label, ramp[round(i * step)], i) for i, label in enumerate(known)]

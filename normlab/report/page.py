@@ -48,16 +48,14 @@ SHOWN = 40  # images shown of those that all models miss
 
 def render(inputs: Inputs) -> str:
     """Write the page, in one piece."""
-    series, found = looks.named(inputs.labels.values()), inputs.judged
-    ordered = inputs.studies.get("groups")
-    ramp_of = list(inputs.labels).index(ordered.summary["variant"].iloc[0]) if ordered else 0
+    series, found = looks.named(inputs.variants.values()), inputs.findings
     page = _environment().get_template("page.html.j2")
     return page.render(
         answer=answer(inputs),
         inputs=inputs,
         series=series,
         comparison=sections.comparison(inputs, series),
-        effects=[effect(pair, "difference") for pair in inputs.pairs],
+        effects=[effect(pair, "difference") for pair in inputs.comparisons],
         curves=sections.curve_figures(inputs, series),
         layers=REFERENCE.shapes,
         normalized=norm_axes.normalized(inputs.params["gn_groups"], inputs.params["batch_size"]),
@@ -69,7 +67,6 @@ def render(inputs: Inputs) -> str:
         packages=packages(inputs.requirements),
         tests=TESTS,
         looks=looks,
-        ramp_of=ramp_of,
         versions={
             "Vega": vl_convert.get_vega_version(),
             "Vega-Lite": charts.VEGA_LITE,
@@ -102,6 +99,7 @@ def _environment() -> Environment:
         "interval": fmt.interval,
         "link": lambda study: study if study in STUDIES else "parameters",
         "many": fmt.many,
+        "number": fmt.number,
         "percent": fmt.percent,
         "percents": lambda low, high: fmt.interval(low, high, fmt.percent),
         "png": png,
@@ -113,22 +111,22 @@ def _environment() -> Environment:
 
 def answer(inputs: Inputs) -> list[str]:
     """Answer the question in sentences, the first of them the answer itself."""
-    shown = [pair for pair in inputs.pairs if pair["verdict"] != "no difference shown"]
+    shown = [pair for pair in inputs.comparisons if pair["verdict"] != "no difference shown"]
     sentences = [_shown(pair) for pair in shown]
     if not shown:
-        count = fmt.number(len(inputs.labels))
+        count = fmt.number(len(inputs.variants))
         sentences.append(f"No difference in accuracy is shown between the {count}.")
-    elif len(shown) < len(inputs.pairs):
+    elif len(shown) < len(inputs.comparisons):
         sentences.append("Between the others no difference is shown.")
     means = [fmt.percent(m["accuracy"]["mean"]) for m in _by(inputs, "accuracy")]
-    images = f"{inputs.pairs[0]['images']:,} " if inputs.pairs else ""
+    images = f"{inputs.comparisons[0]['images']:,} " if inputs.comparisons else ""
     sentences.append(
-        f"After {fmt.many(inputs.final['epoch'].max(), 'epoch')} each classifies "
+        f"After {fmt.many(inputs.test_curves['epoch'].max(), 'epoch')} each classifies "
         f"{fmt.between(means[0], means[-1])} of the {images}test images, on average over "
-        f"{fmt.many(inputs.final['seed'].nunique(), 'seed')}."
+        f"{fmt.many(inputs.test_curves['seed'].nunique(), 'seed')}."
     )
-    if inputs.pairs and not shown:
-        ends = [pair[end] for pair in inputs.pairs for end in ("low", "high")]
+    if inputs.comparisons and not shown:
+        ends = [pair[end] for pair in inputs.comparisons for end in ("low", "high")]
         sentences.append(
             f"All intervals of the differences lie between {fmt.points(min(ends))} and "
             f"{fmt.points(max(ends))} points: a wider gap is unlikely, a narrower one would take "
@@ -197,9 +195,8 @@ def missed(inputs: Inputs) -> dict[str, Any]:
     (`every`), and its `hardest` others. An image has its index, true class, pixels, and what each
     variant reads.
     """
-    wrong = figure_tables.named(inputs.misclassified, inputs.summary)
-    trials = figure_tables.named(inputs.final, inputs.summary)
-    seeds = trials.groupby("series", sort=False)["seed"].nunique()
+    wrong = inputs.misclassified
+    seeds = inputs.test_curves.groupby("series", sort=False)["seed"].nunique()
 
     def image(index: int) -> dict[str, Any]:
         rows = wrong[wrong["index"] == index]
@@ -211,7 +208,7 @@ def missed(inputs: Inputs) -> dict[str, Any]:
         return {"index": index, "true": true, "read": read, "image": inputs.images[index]}
 
     times = wrong.groupby("index").size()
-    by_all = times.index[times == len(trials)]
+    by_all = times.index[times == seeds.sum()]
     rest = wrong[~wrong["index"].isin(by_all)]
     variants = []
     for label, count in seeds.items():
@@ -226,7 +223,7 @@ def missed(inputs: Inputs) -> dict[str, Any]:
             }
         )
     return {
-        "models": len(trials),
+        "models": seeds.sum(),
         "by_all": [image(index) for index in by_all[:SHOWN].tolist()],
         "in_all": len(by_all),
         "variants": variants,

@@ -13,7 +13,12 @@ from normlab.report.looks import Series
 from normlab.studies import STUDIES
 
 NEAR = 10  # times the least error; arms further off hide how the others differ
-BY = {"groups": "number of groups", "l1": "λ", "layer_norm": "normalization"}
+BY = {
+    "groups": "number of groups",
+    "l1": "λ",
+    "layer_norm": "normalization",
+    "replication": "normalization",
+}
 """What the arms of a study differ in."""
 
 
@@ -52,7 +57,7 @@ class Block(NamedTuple):
 
 def comparison(inputs: Inputs, series: list[Series]) -> Figure:
     """Draw the test accuracy of every variant, seed by seed."""
-    final = figure_tables.named(inputs.final, inputs.summary)
+    final = figure_tables.after_last_epoch(inputs.test_curves)
     points, means = figure_tables.accuracies(final, inputs.summary, "accuracy")
     title = "Test accuracy after the last epoch"
     chart = charts.dots(points, means, series, means["series"].tolist())
@@ -63,7 +68,6 @@ def curve_figures(inputs: Inputs, series: list[Series]) -> list[Figure]:
     """Draw accuracy and loss over epochs, on test and on validation images."""
     validation = inputs.histories.rename(columns={"val_accuracy": "accuracy", "val_loss": "loss"})
     tables = {"test": inputs.test_curves, "validation": validation}
-    named = {name: figure_tables.named(table, inputs.summary) for name, table in tables.items()}
     return [
         curve_figure(
             f"{images}_{measure}",
@@ -73,7 +77,7 @@ def curve_figures(inputs: Inputs, series: list[Series]) -> list[Figure]:
             measure,
         )
         for measure in ("accuracy", "loss")
-        for images, table in named.items()
+        for images, table in tables.items()
     ]
 
 
@@ -88,10 +92,9 @@ def curve_figure(
 
 def parameter_figure(inputs: Inputs, series: list[Series]) -> Figure:
     """Draw the parameters of every layer."""
-    table = figure_tables.named(inputs.parameters, inputs.summary)
-    counts = _crossed(table, "layer", "parameters", series)
+    counts = _crossed(inputs.parameters, "layer", "parameters", series)
     counts.loc["all"] = [inputs.metrics[one.label]["parameters"]["mean"] for one in series]
-    title, chart = "Parameters of every layer", charts.parameters(table, series)
+    title, chart = "Parameters of every layer", charts.parameters(inputs.parameters, series)
     return Figure("layer_parameters", title, chart, counts.map("{:,.0f}".format), gist=-1)
 
 
@@ -107,7 +110,9 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
                 "name": study,
                 "title": about.title,
                 "blocks": draw(study, inputs) if study in inputs.studies else [],
-                "findings": [name for name, row in inputs.judged.items() if row["study"] == study],
+                "findings": [
+                    name for name, row in inputs.findings.items() if row["study"] == study
+                ],
                 "run": f"{fmt.many(own[f'{study}_epochs'], 'epoch')}, "
                 f"{fmt.many(len(own[f'{study}_seeds']), 'seed')} per arm, "
                 f"{size:,} training images",
@@ -117,43 +122,26 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
 
 
 def any_study(study: str, inputs: Inputs) -> list[Block]:
-    """Draw accuracy by arm, beside how fast it converges."""
-    series = looks.named(inputs.studies[study].labels)
-    return [Block([by_arm(study, inputs, series), convergence(study, inputs, series)], series)]
+    """Draw accuracy by arm, beside the weights or how fast it converges.
 
-
-def groups(study: str, inputs: Inputs) -> list[Block]:
-    """Draw arms in their order.
-
-    Those that fail outright take the scale from the others, which then are shown once more.
+    Arms of one variant have an order. Those that fail outright take the scale from the others,
+    which then are shown once more.
     """
     tables = inputs.studies[study]
-    series = looks.ordered(tables.labels)
+    variants = list(dict.fromkeys(tables.summary["variant"]))
+    if len(variants) == 1:
+        series = looks.ordered(tables.labels, list(inputs.variants).index(variants[0]))
+    else:
+        series = looks.named(tables.labels)
+    beside = convergence if tables.weights is None else weights
+    blocks = [Block([by_arm(study, inputs, series), beside(study, inputs, series)], series)]
     errors = [1 - row["mean"] for row in tables.measured("test_accuracy")]
     near = [one for one, e in zip(series, errors, strict=True) if e <= NEAR * min(errors)]
-    blocks = [Block([by_arm(study, inputs, series), convergence(study, inputs, series)], series)]
     if len(near) < len(series):
         far = f"without {', '.join(one.label for one in series if one not in near)}"
-        again = [by_arm(study, inputs, near, far), convergence(study, inputs, near, far)]
+        again = [draw(study, inputs, near, far) for draw in (by_arm, convergence)]
         blocks.append(Block(again, near))
     return blocks
-
-
-def penalties(study: str, inputs: Inputs) -> list[Block]:
-    """Draw arms of one variant in its colour, beside how their weights are distributed."""
-    tables, by = inputs.studies[study], BY[study]
-    assert tables.weights is not None
-    position = list(inputs.labels).index(tables.summary["variant"].iloc[0])
-    look = looks.named(inputs.labels.values())[position]
-    series = [look._replace(label=label) for label in tables.labels]
-    small = tables.summary[tables.summary["measure"] == "small_weights"]
-    weights = Figure(
-        f"{study}_weights",
-        f"How large the weights are, by {by}",
-        charts.weights(figure_tables.distribution(tables.weights), series),
-        _estimates(small.rename(columns={"label": "series"}), by, "share below 0.001"),
-    )
-    return [Block([by_arm(study, inputs, series), weights], [])]
 
 
 def sizes(study: str, inputs: Inputs) -> list[Block]:
@@ -173,7 +161,7 @@ def replication(study: str, inputs: Inputs) -> list[Block]:
     """Draw accuracy by the reference's recipe: on training and test images, and as reported."""
     tables, reported = inputs.studies[study], "The reference’s report"
     kinds = {"train_eval_accuracy": "Training images", "test_accuracy": "Test images"}
-    series = looks.named([*kinds.values(), reported], first=len(inputs.labels))
+    series = looks.named([*kinds.values(), reported], first=len(inputs.variants))
     said = [inputs.reported.get(row["variant"]) for row in tables.measured("test_accuracy")]
     one_seed = pd.DataFrame({"series": reported, "mean": said}, dtype=object)
     points, means = [], [one_seed.assign(at=one_seed.index + 0.43)]
@@ -194,8 +182,6 @@ def replication(study: str, inputs: Inputs) -> list[Block]:
 
 
 FIGURES: dict[str, Callable[[str, Inputs], list[Block]]] = {
-    "groups": groups,
-    "l1": penalties,
     "batch_size": sizes,
     "replication": replication,
 }
@@ -214,9 +200,9 @@ def by_arm(study: str, inputs: Inputs, series: list[Series], without: str = "") 
         numbers["parameters"] = [f"{count:,.0f}" for count in counts]
         ticks = [f"{label}\n{size}" for label, size in numbers["parameters"].items()]
     chart = charts.dots(points, means, series, ticks)
-    return Figure(
-        _name(study, "accuracy", without), _title("Test accuracy", by, without), chart, numbers
-    )
+    name = f"{study}{'_near' if without else ''}_accuracy"
+    title = f"Test accuracy by {by}{without and ', '}{without}"
+    return Figure(name, title, chart, numbers)
 
 
 def convergence(study: str, inputs: Inputs, series: list[Series], without: str = "") -> Figure:
@@ -225,17 +211,24 @@ def convergence(study: str, inputs: Inputs, series: list[Series], without: str =
     trained = "train_eval_accuracy" in history
     shown = history[history["series"].isin([one.label for one in series])]
     table = figure_tables.spread(shown, "train_eval_accuracy" if trained else "val_accuracy")
-    title = f"Accuracy on {'training' if trained else 'validation'} images"
-    title = _title(title, BY.get(study, "arm"), without)
-    return curve_figure(_name(study, "convergence", without), title, table, series, "accuracy")
+    images = "training" if trained else "validation"
+    by = BY.get(study, "arm")
+    title = f"Accuracy on {images} images by {by}{without and ', '}{without}"
+    name = f"{study}{'_near' if without else ''}_convergence"
+    return curve_figure(name, title, table, series, "accuracy")
 
 
-def _name(study: str, what: str, without: str) -> str:
-    return f"{study}{'_near' if without else ''}_{what}"
-
-
-def _title(title: str, by: str, without: str) -> str:
-    return f"{title} by {by}{without and ', '}{without}"
+def weights(study: str, inputs: Inputs, series: list[Series]) -> Figure:
+    """Draw how the arms' weights are distributed."""
+    tables, by = inputs.studies[study], BY.get(study, "arm")
+    assert tables.weights is not None
+    small = tables.summary[tables.summary["measure"] == "small_weights"]
+    return Figure(
+        f"{study}_weights",
+        f"How large the weights are, by {by}",
+        charts.weights(figure_tables.distribution(tables.weights), series),
+        _estimates(small.rename(columns={"label": "series"}), by, "share below 0.001"),
+    )
 
 
 def _crossed(table: pd.DataFrame, rows: str, cells: str, series: list[Series]) -> pd.DataFrame:
