@@ -45,11 +45,6 @@ def between(low: str, high: str) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def two_digits(value: float) -> str:
-    """Write a number with two decimals."""
-    return f"{value:.2f}"
-
-
 def power_of_ten(value: float) -> str:
     """Write a number, a power of ten as such: 0.0001 as 10⁻⁴, 0.0002 as it is."""
     exponent = round(math.log10(value)) if value > 0 else 0

@@ -7,7 +7,9 @@ import pandas as pd
 
 from normlab import files, params
 from normlab.data import augment, datasets
-from normlab.report import figures
+from normlab.data.datasets import MNIST
+from normlab.report import figure_tables, figures
+from normlab.report.figure_tables import named
 
 PARAMS = Path("params.yaml")
 SPLIT = Path("data/train")
@@ -30,31 +32,31 @@ def main() -> None:
     )
     summary = files.read_table(REPORTS / "summary.csv")
     labels = dict(zip(summary["variant"], summary["label"], strict=True))
-    tables = {
-        name: files.read_table(REPORTS / f"{name}.csv").replace({"variant": labels})
+    curves, confusion, parameters, wrong = (
+        named(files.read_table(REPORTS / f"{name}.csv"), summary)
         for name in ("test_curves", "confusion", "parameters", "misclassified")
-    }
-    histories = [files.read_table(HISTORIES / f"{variant}.csv") for variant in labels]
-    validation = pd.concat(histories).replace({"variant": labels})
-    accuracy = summary[summary["measure"] == "accuracy"].replace({"variant": labels})
-    curves, wrong = tables["test_curves"], tables["misclassified"]
+    )
+    histories = pd.concat(files.read_table(HISTORIES / f"{variant}.csv") for variant in labels)
+    validation = named(histories, summary).rename(
+        columns={"val_loss": "loss", "val_accuracy": "accuracy"}
+    )
+    final = figure_tables.after_last_epoch(curves)
     images = files.read_images(MISCLASSIFIED_IMAGES)
     drawn = {
         "samples": figures.samples(*samples(ranges)),
         "test_curves": figures.curves(curves, "Test images"),
-        "val_curves": figures.curves(
-            validation.rename(columns={"val_loss": "loss", "val_accuracy": "accuracy"}),
-            "Validation images",
-        ),
+        "val_curves": figures.curves(validation, "Validation images"),
         "accuracies": figures.final_accuracies(
-            curves[curves["epoch"] == curves.groupby("variant")["epoch"].transform("max")], accuracy
+            *figure_tables.accuracies(final, summary, "accuracy")
         ),
-        "confusion": figures.confusion_matrices(tables["confusion"]),
-        "parameters": figures.layer_parameters(tables["parameters"]),
+        "confusion": figures.confusion_matrices(confusion, MNIST.noun),
+        "parameters": figures.layer_parameters(parameters),
     }
     for variant, label in labels.items():
-        rows = wrong[wrong["variant"] == label]
-        drawn[f"misclassified_{variant}"] = figures.misclassified_digits(rows, images, label)
+        rows = wrong[wrong["series"] == label]
+        drawn[f"misclassified_{variant}"] = figures.misclassified_images(
+            rows, images, label, MNIST.noun
+        )
     with files.directory(FIGURES) as directory:
         for name, figure in drawn.items():
             (directory / f"{name}.png").write_bytes(figures.png_bytes(figure))

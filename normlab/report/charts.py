@@ -1,9 +1,9 @@
-"""The charts of the report as Vega-Lite specifications, from tables alone.
+"""The charts of the page, by Altair, from the tables that `figure_tables` prepares.
 
-A specification is a plain dict. The same one is drawn twice: as a picture when the page is made,
-and in the reader's browser, where it answers to the pointer and to its switches. Text, axes and
-grid take the page's own colour and series are named by CSS variables, so that a page in light or
-dark needs no second drawing. Every series has its own marker and dashes too.
+A chart is a Vega-Lite specification and drawn twice: as a picture when the page is made, and in the
+reader's browser, where it answers to the pointer and to its switches. Text, axes and grid take the
+page's own colour and series are named by CSS variables, so that a page in light or dark needs no
+second drawing.
 
 Accuracy is drawn on a log scale of the error, as in `figures`, and carried in percent.
 """
@@ -11,389 +11,159 @@ Accuracy is drawn on a log scale of the error, as in `figures`, and carried in p
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+import textwrap
+from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
+import altair as alt
 import pandas as pd
 import vl_convert
-from numpy.typing import NDArray
 
-from normlab import formatting
-from normlab.report import figures
+from normlab import formatting as fmt
+from normlab.report import figure_tables
+from normlab.report.looks import Series
 
 Spec = dict[str, Any]
 
-VEGA_LITE = "6.4"
+VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 WIDTH, HEIGHT = 440, 250  # of the picture, in pixels: two fit side by side
-WEIGHT_ROW = 0.9  # of a row's height, taken by the largest share
-
-# Okabe and Ito's colours, except where one stands less than 3:1 off its background.
-LIGHT = (*figures.COLOURS[:3], "#B3578F", "#2C86BC", "#A87400")
-DARK = ("#3B93D1", "#E8711A", "#1FAE85", *figures.COLOURS[3:6])
-STEPS = 6  # of the ramp that orders a study's settings
-
-# Shapes in a square from -1 to 1, in the order of `figures.MARKERS`, and dashes.
-MARKERS = (
-    "M-.9,0A.9,.9,0,1,1,.9,0A.9,.9,0,1,1,-.9,0Z",
-    "M-.8,-.8H.8V.8H-.8Z",
-    "M0,-1L1,.8H-1Z",
-    "M0,-1.1L.9,0L0,1.1L-.9,0Z",
-    "M0,1L1,-.8H-1Z",
-    "M-.33,-1H.33V-.33H1V.33H.33V1H-.33V.33H-1V-.33H-.33Z",
-)
-DASHES = ([1, 0], [6, 3], [8, 3, 2, 3], [2, 2], [10, 3], [4, 2, 1, 2])
-
-CONFIG: Spec = {
-    "aria": False,  # each figure is labelled as a whole, with its numbers in a table
-    "background": None,
-    "font": "Arial, Liberation Sans, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "domainColor": "currentColor",
-        "domainOpacity": 0.4,
-        "gridColor": "currentColor",
-        "gridOpacity": 0.12,
-        "labelColor": "currentColor",
-        "labelFontSize": 11,
-        "labelPadding": 6,
-        "ticks": False,
-        "title": None,
-        "titleColor": "currentColor",
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-    },
-}
 
 
-class Series(NamedTuple):
-    """What tells one series from the others: its name and its look."""
-
-    label: str
-    colour: str
-    look: int
-    """Position in `MARKERS` and `DASHES`."""
-
-    @property
-    def marker(self) -> str:
-        """The shape of its points."""
-        return MARKERS[self.look % len(MARKERS)]
-
-    @property
-    def dash(self) -> list[int]:
-        """Lengths of its dashes and gaps."""
-        return DASHES[self.look % len(DASHES)]
-
-
-def named(labels: Mapping[str, str], first: int = 0) -> dict[str, Series]:
-    """Give each key a series, the colours in order from the `first`."""
+@alt.theme.register("normlab", enable=True)
+def theme() -> Any:
+    """Give every chart the page's look, and as much width as the page has for it."""
     return {
-        key: Series(label, f"var(--series-{(first + i) % len(LIGHT)})", first + i)
-        for i, (key, label) in enumerate(labels.items())
-    }
-
-
-def ordered(labels: Mapping[str, str]) -> dict[str, Series]:
-    """Give each key a series, the colours in steps that show their order."""
-    last = max(1, len(labels) - 1)
-    return {
-        key: Series(label, f"var(--ramp-{round(i * (STEPS - 1) / last)})", i)
-        for i, (key, label) in enumerate(labels.items())
-    }
-
-
-def ramp() -> list[int]:
-    """Percentages of the ramp's own colour in each step; the rest is the text's."""
-    return [100 - round(i * 75 / (STEPS - 1)) for i in range(STEPS)]
-
-
-def curves(table: pd.DataFrame, series: Mapping[str, Series], measure: str) -> Spec:
-    """Draw a measure over epochs: of each series the seeds' mean and their range.
-
-    Parameters
-    ----------
-    table : DataFrame
-        Columns series, epoch (from 1), mean, low and high: percent, or nats for the loss.
-    series : mapping
-        A series for each value of the column, in order.
-    measure : str
-        "accuracy" or "loss".
-    """
-    rows = table.assign(series=[series[key].label for key in table["series"]])
-    epochs = table["epoch"]
-    x = {
-        "field": "epoch",
-        "type": "quantitative",
-        "scale": {"domain": [int(epochs.min()) - 0.3, int(epochs.max()) + 0.3], "nice": False},
-        "axis": {"title": "epoch", "grid": False, "tickMinStep": 1, "format": "d"},
-    }
-    looks = _looks(series.values())
-    y = _y(table[["mean", "low", "high"]].to_numpy(), measure)
-    band = {
-        "mark": {"type": "area", "opacity": 0.16},
-        "encoding": {"x": x, "y": y("low"), "y2": {"field": "y_high"}, "color": looks["color"]},
-    }
-    line = {
-        "mark": {"type": "line", "strokeWidth": 1.8},
-        "encoding": {"x": x, "y": y("mean"), **_without(looks, "shape")},
-    }
-    points = {
-        "mark": {"type": "point", "filled": True, "size": 34, "opacity": 1},
-        "encoding": {
-            "x": x,
-            "y": y("mean"),
-            **_without(looks, "strokeDash"),
-            "tooltip": [
-                {"field": "series", "title": "series"},
-                {"field": "epoch", "title": "epoch"},
-                *_numbers(measure, mean="mean", low="lowest", high="highest"),
-            ],
+        "width": "container",
+        "height": HEIGHT,
+        "autosize": {"type": "fit-x", "contains": "padding"},
+        "padding": 4,
+        "background": None,
+        "config": {
+            "aria": False,  # each figure is labelled as a whole, with its numbers in a table
+            "font": "Arial, Liberation Sans, sans-serif",
+            "view": {"stroke": None},
+            "axis": {
+                "domainColor": "currentColor",
+                "domainOpacity": 0.4,
+                "gridColor": "currentColor",
+                "gridOpacity": 0.12,
+                "labelColor": "currentColor",
+                "labelFontSize": 11,
+                "labelPadding": 6,
+                "ticks": False,
+                "title": None,
+                "titleColor": "currentColor",
+                "titleFontSize": 11,
+                "titleFontWeight": "normal",
+            },
+            "axisX": {"grid": False},
         },
     }
-    return _chart(
-        [band, line, points],
-        data={"values": _values(rows, measure)},
-        transform=[_switch(series.values()), *_plotted(["mean", "low", "high"], measure)],
-        params=_params(series.values()),
+
+
+def curves(table: pd.DataFrame, series: Sequence[Series], measure: str) -> Spec:
+    """Draw a measure, "accuracy" or "loss", over epochs: the seeds' mean and their range.
+
+    `table` is as `figure_tables.spread` gives it.
+    """
+    span = [table["epoch"].min() - 0.3, table["epoch"].max() + 0.3]
+    x = _x(span, alt.Axis(title="epoch", tickMinStep=1, format="d"))
+    base, mean = _base(_rows(table, measure), series, x), _y("mean", measure)
+    # An area has no width where there is but one epoch.
+    one = table["epoch"].min() == table["epoch"].max()
+    reach = base.mark_rule(opacity=0.4) if one else base.mark_area(opacity=0.16)
+    told = ["series:N", "epoch:Q", *_numbers(measure, mean="mean", low="lowest", high="highest")]
+    return _spec(
+        series,
+        reach.encode(y=_y("low", measure), y2="y_high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=mean, strokeDash=_dash(series)),
+        _points(base, series, mean, told, size=34),
     )
 
 
 def dots(
-    points: pd.DataFrame,
-    summary: pd.DataFrame,
-    series: Mapping[str, Series],
-    ticks: Sequence[str | list[str]],
-    title: str | None = None,
+    points: pd.DataFrame, means: pd.DataFrame, series: Sequence[Series], ticks: Sequence[str]
 ) -> Spec:
     """Draw each trial's accuracy as a point beside the mean and its interval.
 
-    Parameters
-    ----------
-    points : DataFrame
-        Columns series, at (place on the axis), seed, accuracy (percent).
-    summary : DataFrame
-        Columns series, at, mean, low and high (percent; an interval may be NaN).
-    series : mapping
-        A series for each value of the column.
-    ticks : sequence
-        Labels of the places 0, 1, 2, …; a list takes a line for each of its entries.
-    title : str or None
-        Of the axis.
+    `points` and `means` are as `figure_tables.accuracies` gives them. `ticks` name the places
+    0, 1, 2, …, in lines the shorter the more there are.
     """
-    x = {
-        "field": "at",
-        "type": "quantitative",
-        "scale": {"domain": [-0.5, len(ticks) - 0.5], "nice": False},
-        "axis": {
-            "title": title,
-            "grid": False,
-            "values": list(range(len(ticks))),
-            "labelExpr": f"{json.dumps(ticks)}[datum.value]",
-            "labelOverlap": False,
-        },
-    }
-    looks = _without(_looks(series.values()), "strokeDash")
-    spread = summary[["mean", "low", "high"]].to_numpy()
-    y = _y(np.append(points["accuracy"].to_numpy(), spread), "accuracy")
-    shown = [
-        frame.assign(series=[series[key].label for key in frame["series"]])
-        for frame in (points, summary)
-    ]
-    trials = {
-        "data": {"values": _values(shown[0], "accuracy")},
-        "transform": [_switch(series.values()), *_plotted(["accuracy"], "accuracy")],
-        "mark": {"type": "point", "filled": True, "size": 22, "opacity": 0.5},
-        "encoding": {
-            "x": x,
-            "y": y("accuracy"),
-            **looks,
-            "tooltip": [
-                {"field": "series", "title": "series"},
-                {"field": "seed", "title": "seed"},
-                *_numbers("accuracy", accuracy="accuracy"),
-            ],
-        },
-    }
-    means = {
-        "data": {"values": _values(shown[1], "accuracy")},
-        "transform": [_switch(series.values()), *_plotted(["mean", "low", "high"], "accuracy")],
-        "layer": _interval(x, y, looks, "accuracy", [{"field": "series", "title": "series"}]),
-    }
-    return _chart([trials, means], params=_params(series.values()))
+    room = max(6, 60 // len(ticks) - 4)
+    lines = [[line for part in t.split("\n") for line in textwrap.wrap(part, room)] for t in ticks]
+    x = _x([-0.5, len(ticks) - 0.5], _named_axis(lines, labelOverlap=False))
+    told = ["series:N", "seed:Q", *_numbers("accuracy", accuracy="accuracy")]
+    trials = _base(_rows(points, "accuracy"), series, x)
+    small = _points(trials, series, _y("accuracy"), told, size=22, opacity=0.5)
+    return _spec(series, small, *_intervals(means, series, x, ["series:N"]))
 
 
-def by_size(summary: pd.DataFrame, series: Mapping[str, Series], title: str) -> Spec:
+def by_size(means: pd.DataFrame, series: Sequence[Series], title: str) -> Spec:
     """Draw accuracy against a size on a log axis: of each series the means and intervals.
 
-    Parameters
-    ----------
-    summary : DataFrame
-        Columns series, size, mean, low and high (percent; an interval may be NaN).
-    series : mapping
-        A series for each value of the column, in order.
-    title : str
-        Of the axis.
+    `means` is as `figure_tables.by_size` gives it, `title` of the axis.
     """
-    keys = list(series)
-    apart = [1.05 ** (keys.index(key) - (len(keys) - 1) / 2) for key in summary["series"]]
-    rows = summary.assign(
-        series=[series[key].label for key in summary["series"]],
-        at=(summary["size"] * apart).round(4),
-    )
-    sizes = sorted({int(size) for size in summary["size"]})
-    x = {
-        "field": "at",
-        "type": "quantitative",
-        "scale": {
-            "type": "log",
-            "base": 2,
-            "domain": [sizes[0] / 1.2, sizes[-1] * 1.2],
-            "nice": False,
-        },
-        "axis": {"title": title, "grid": False, "values": sizes, "format": "d"},
-    }
-    looks = _looks(series.values())
-    y = _y(summary[["mean", "low", "high"]].to_numpy(), "accuracy")
-    line = {
-        "mark": {"type": "line", "strokeWidth": 1.8},
-        "encoding": {"x": x, "y": y("mean"), **_without(looks, "shape")},
-    }
-    tooltip = [{"field": "series", "title": "series"}, {"field": "size", "title": title}]
-    intervals = _interval(x, y, _without(looks, "strokeDash"), "accuracy", tooltip)
-    return _chart(
-        [line, *intervals],
-        data={"values": _values(rows, "accuracy")},
-        transform=[_switch(series.values()), *_plotted(["mean", "low", "high"], "accuracy")],
-        params=_params(series.values()),
+    sizes = sorted({int(size) for size in means["size"]})
+    axis = alt.Axis(title=title, values=sizes, format="d")
+    x = _x([sizes[0] / 1.2, sizes[-1] * 1.2], axis, type="log", base=2)
+    line = _base(_rows(means, "accuracy"), series, x).mark_line(strokeWidth=1.8)
+    told = ["series:N", alt.Tooltip("size:Q", title=title)]
+    return _spec(
+        series,
+        line.encode(y=_y("mean"), strokeDash=_dash(series)),
+        *_intervals(means, series, x, told),
     )
 
 
-def weights(table: pd.DataFrame, labels: Mapping[str, str], colour: str) -> Spec:
+def weights(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
     """Draw how absolute weights are distributed, a row for each series, all on one scale.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns series, low and high (exponents of ten of a bin of |w|), share (a fraction).
-    labels : mapping
-        The label of each series, from the bottom row to the top.
-    colour : str
-        Of all rows.
+    `table` is as `figure_tables.distribution` gives it; the first series is the lowest row.
     """
-    # Bins that no series uses would leave half of the picture empty.
-    used = table.loc[table["share"] >= 0.0005]
-    left, right = float(used["low"].min()), float(used["high"].max())
-    inside = table[(table["low"] >= left) & (table["high"] <= right)]
-    exponents = list(range(math.ceil(left), math.floor(right) + 1))
-    order = list(labels)
-    rows = [
-        {
-            "setting": labels[row["series"]],
-            "row": order.index(row["series"]),
-            "at": (row["low"] + row["high"]) / 2,
-            "share": round(100 * row["share"], 3),
-        }
-        for row in inside.to_dict("records")
-    ]
-    stretch = WEIGHT_ROW / max(row["share"] for row in rows)
-    powers = {n: formatting.power_of_ten(10.0**n) for n in exponents}
-    x = {
-        "field": "at",
-        "type": "quantitative",
-        "scale": {"domain": [left, right], "nice": False},
-        "axis": {
-            "title": "absolute weight, log scale",
-            "values": exponents,
-            "labelExpr": f"{json.dumps(powers)}[datum.value]",
-        },
-    }
-    y = {
-        "field": "top",
-        "type": "quantitative",
-        "scale": {"domain": [0, len(order)], "nice": False},
-        "axis": {
-            "grid": False,
-            "values": list(range(len(order))),
-            "labelExpr": f"{json.dumps(list(labels.values()))}[datum.value]",
-            "labelBaseline": "line-bottom",
-        },
-    }
-    common = {"x": x, "detail": {"field": "row"}}
-    hill = {
-        "mark": {
-            "type": "area",
-            "interpolate": "monotone",
-            "color": colour,
-            "fillOpacity": 0.28,
-            "line": {"color": colour, "strokeWidth": 1.5},
-        },
-        "encoding": {**common, "y": y, "y2": {"field": "row"}},
-    }
-    # Points without ink, for the pointer to find.
-    points = {
-        "mark": {"type": "point", "filled": True, "size": 80, "opacity": 0},
-        "encoding": {
-            **common,
-            "y": y,
-            "tooltip": [
-                {"field": "setting", "title": "λ"},
-                {"field": "weight", "title": "|weight| about", "format": ".1~e"},
-                {"field": "share", "title": "share of weights, %", "format": ".2f"},
-            ],
-        },
-    }
-    return _chart(
-        [hill, points],
-        data={"values": rows},
-        transform=[
-            {"calculate": f"datum.row + {stretch:.5f} * datum.share", "as": "top"},
-            {"calculate": "pow(10, datum.at)", "as": "weight"},
-        ],
+    labels = [one.label for one in series]
+    left, right = float(table["low"].min()), float(table["high"].max())
+    row = table["series"].map(labels.index)
+    rows = table[["series"]].assign(
+        row=row,
+        at=(table["low"] + table["high"]) / 2,
+        top=(row + 0.9 * table["share"] / table["share"].max()).round(4),
+        share=(100 * table["share"]).round(3),
     )
+    exponents = range(math.ceil(left), math.floor(right) + 1)
+    powers = {exponent: fmt.power_of_ten(10.0**exponent) for exponent in exponents}
+    across = _named_axis(powers, title="absolute weight, log scale", grid=True)
+    up = _named_axis(labels, labelBaseline="line-bottom", grid=False)
+    y = alt.Y("top:Q", scale=alt.Scale(domain=[0, len(labels)], nice=False), axis=up)
+    base = _base(rows, series, _x([left, right], across)).encode(y=y)
+    line = alt.OverlayMarkDef(strokeWidth=1.5)
+    hills = base.mark_area(interpolate="monotone", fillOpacity=0.28, line=line)
+    about = alt.Tooltip("weight:Q", title="|weight| about", format=".1~e")
+    share = alt.Tooltip("share:Q", title="share of weights, %", format=".2f")
+    # Points without ink, for the pointer to find.
+    found = base.mark_point(filled=True, size=80, opacity=0).encode(
+        tooltip=["series:N", about, share]
+    )
+    found = found.transform_calculate(weight="pow(10, datum.at)")
+    return _spec(series, hills.encode(y2="row:Q"), found)
 
 
-def parameters(table: pd.DataFrame, series: Mapping[str, Series]) -> Spec:
+def parameters(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
     """Draw the number of parameters of every layer, a bar for each series.
 
-    Parameters
-    ----------
-    table : DataFrame
-        Columns series, layer, parameters; every series has the same layers, in order.
-    series : mapping
-        A series for each value of the column, in order.
+    `table` has columns series, layer, parameters; every series has the same layers, in order.
     """
     layers = table["layer"].unique().tolist()
-    rows = [
-        {"series": series[key].label, "layer": layer, "parameters": int(count)}
-        for key, layer, count in table[["series", "layer", "parameters"]].itertuples(index=False)
-    ]
-    names = [one.label for one in series.values()]
-    bars = {
-        "mark": {"type": "bar"},
-        "encoding": {
-            "y": {"field": "layer", "type": "nominal", "sort": layers, "axis": {"domain": False}},
-            "yOffset": {"field": "series", "scale": {"domain": names}},
-            "x": {
-                "field": "parameters",
-                "type": "quantitative",
-                "scale": {"domain": [0, int(table["parameters"].max())], "nice": True},
-                "axis": {"format": ",d", "tickCount": 5},
-            },
-            "color": _looks(series.values())["color"],
-            "tooltip": [
-                {"field": "series", "title": "series"},
-                {"field": "layer", "title": "layer"},
-                {"field": "parameters", "title": "parameters", "format": ",d"},
-            ],
-        },
-    }
-    return _chart(
-        [bars],
-        data={"values": rows},
-        transform=[_switch(series.values())],
-        params=_params(series.values()),
-        height=24 * len(layers),
+    count = alt.X("parameters:Q", axis=alt.Axis(format=",d", tickCount=5, grid=True))
+    bars = (
+        _base(table[["series", "layer", "parameters"]], series, count)
+        .mark_bar()
+        .encode(
+            y=alt.Y("layer:N", sort=layers, axis=alt.Axis(domain=False)),
+            yOffset=alt.YOffset("series:N", scale=alt.Scale(domain=[one.label for one in series])),
+            tooltip=["series:N", "layer:N", alt.Tooltip("parameters:Q", format=",d")],
+        )
     )
+    return _spec(series, bars) | {"height": (3 + 7 * len(series)) * len(layers)}
 
 
 def picture(spec: Spec) -> str:
@@ -410,145 +180,87 @@ def _rounded(tag: str) -> str:
     return re.sub(r"-?\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", tag)
 
 
-def _chart(layers: list[Spec], **rest: Any) -> Spec:
-    return {
-        "width": "container",
-        "height": HEIGHT,
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "padding": 4,
-        "config": CONFIG,
-        "layer": layers,
-        **rest,
-    }
+def _rows(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """Round what the tooltips tell, accuracies in percent; add what is drawn of it, as y_…."""
+    scale, digits = (100, 3) if measure == "accuracy" else (1, 5)
+    table = table.reset_index(drop=True)
+    drawn = (scale * figure_tables.on_log_axis(table, measure)).round(5)
+    told = (scale * table[drawn.columns].astype(float)).round(digits)
+    return table.assign(**told).join(drawn.add_prefix("y_"))
 
 
-def _params(series: Iterable[Series]) -> list[Spec]:
-    """Make the switches: a value for each series that says whether it shows."""
-    return [{"name": f"show_{i}", "value": True} for i, _ in enumerate(series)]
+def _spec(series: Sequence[Series], *layers: alt.Chart) -> Spec:
+    """Lay charts over each other, with a switch for each series that says whether it shows."""
+    switches = [alt.param(name=f"show_{i}", value=True) for i, _ in enumerate(series)]
+    return alt.layer(*layers).add_params(*switches).to_dict()
 
 
-def _switch(series: Iterable[Series]) -> Spec:
+def _base(rows: pd.DataFrame, series: Sequence[Series], x: alt.X) -> alt.Chart:
+    """Start a chart of the rows whose series is switched on, in its colour."""
+    labels = json.dumps([one.label for one in series])
+    shown = ", ".join(f"show_{i}" for i, _ in enumerate(series))
+    switch = f"[{shown}][indexof({labels}, datum.series)]"
+    colour = alt.Color("series:N", **_look(series, [one.colour for one in series]))
+    return alt.Chart(rows).transform_filter(switch).encode(x=x, color=colour)
+
+
+def _look(series: Sequence[Series], values: list[Any]) -> dict[str, Any]:
     labels = [one.label for one in series]
-    shown = ", ".join(f"show_{i}" for i in range(len(labels)))
-    return {"filter": f"[{shown}][indexof({json.dumps(labels)}, datum.series)]"}
+    return {"scale": alt.Scale(domain=labels, range=values), "legend": None}
 
 
-def _looks(series: Iterable[Series]) -> Spec:
-    known = list(series)
-    domain = [one.label for one in known]
-    channels: dict[str, list[Any]] = {
-        "color": [one.colour for one in known],
-        "shape": [one.marker for one in known],
-        "strokeDash": [one.dash for one in known],
-    }
-    return {
-        channel: {
-            "field": "series",
-            "type": "nominal",
-            "scale": {"domain": domain, "range": values},
-            "legend": None,
-        }
-        for channel, values in channels.items()
-    }
+def _dash(series: Sequence[Series]) -> alt.StrokeDash:
+    return alt.StrokeDash("series:N", **_look(series, [one.dash for one in series]))
 
 
-def _without(looks: Spec, channel: str) -> Spec:
-    return {name: look for name, look in looks.items() if name != channel}
+def _points(
+    base: alt.Chart,
+    series: Sequence[Series],
+    y: alt.Y,
+    told: list[Any],
+    size: int,
+    opacity: float = 1,
+) -> alt.Chart:
+    shape = alt.Shape("series:N", **_look(series, [one.marker for one in series]))
+    points: alt.Chart = base.mark_point(filled=True, size=size, opacity=opacity)
+    return points.encode(y=y, shape=shape, tooltip=told)
 
 
-def _interval(x: Spec, y: Any, looks: Spec, measure: str, tooltip: list[Spec]) -> list[Spec]:
-    """Make the layers of a mean and its interval."""
-    rule = {
-        "mark": {"type": "rule", "strokeWidth": 2},
-        "encoding": {"x": x, "y": y("low"), "y2": {"field": "y_high"}, "color": looks["color"]},
-    }
-    # What is known without an interval, such as a figure that was reported, has no ends to format.
-    ends = " + ' … ' + ".join(f"format(datum.{end}, '.2f')" for end in ("low", "high"))
-    mean = {
-        "transform": [{"calculate": f"isValid(datum.low) ? {ends} : 'none'", "as": "ends"}],
-        "mark": {"type": "point", "filled": True, "size": 90, "opacity": 1},
-        "encoding": {
-            "x": x,
-            "y": y("mean"),
-            **looks,
-            "tooltip": [
-                *tooltip,
-                *_numbers(measure, mean="mean"),
-                {"field": "ends", "title": "95 % interval"},
-            ],
-        },
-    }
-    return [rule, mean]
+def _intervals(
+    means: pd.DataFrame, series: Sequence[Series], x: alt.X, told: list[Any]
+) -> list[alt.Chart]:
+    """Make the layers of means and their intervals."""
+    rows = _rows(means, "accuracy")
+    # What is known without an interval, such as a figure that was reported, has no ends to write.
+    ends = zip(rows["low"], rows["high"], strict=True)
+    rows["ends"] = [fmt.interval(low, high, "{:.2f}".format) for low, high in ends]
+    base = _base(rows, series, x)
+    told = [*told, *_numbers("accuracy", mean="mean"), alt.Tooltip("ends:N", title="95 % interval")]
+    rule = base.mark_rule(strokeWidth=2).encode(y=_y("low"), y2="y_high:Q")
+    return [rule, _points(base, series, _y("mean"), told, size=90)]
 
 
-def _numbers(measure: str, **titles: str) -> list[Spec]:
-    percent = measure == "accuracy"
+def _numbers(measure: str, **titles: str) -> list[alt.Tooltip]:
+    unit, form = (", %", ".2f") if measure == "accuracy" else ("", ".4f")
     return [
-        {
-            "field": field,
-            "title": f"{title}, %" if percent else title,
-            "format": ".2f" if percent else ".4f",
-        }
-        for field, title in titles.items()
+        alt.Tooltip(f"{name}:Q", title=title + unit, format=form) for name, title in titles.items()
     ]
 
 
-def _values(table: pd.DataFrame, measure: str) -> list[Spec]:
-    """Rows for a specification: few digits, and no field where there is no value."""
-    digits = 3 if measure == "accuracy" else 5
-    return [
-        {
-            str(key): round(value, digits) if isinstance(value, float) else value
-            for key, value in row.items()
-            if not pd.isna(value)
-        }
-        for row in table.to_dict("records")
-    ]
+def _x(domain: list[float], axis: alt.Axis, **scale: Any) -> alt.X:
+    return alt.X("at:Q", scale=alt.Scale(domain=domain, nice=False, **scale), axis=axis)
 
 
-def _plotted(fields: Iterable[str], measure: str) -> list[Spec]:
-    """Make what is drawn of each field: a logarithm needs a floor, here one error in 10,000."""
-    floored = "max(0.01, 100 - {})" if measure == "accuracy" else "max(0.0001, {})"
-    return [
-        {
-            "calculate": f"isValid(datum.{name}) ? {floored.format(f'datum.{name}')} : null",
-            "as": f"y_{name}",
-        }
-        for name in fields
-    ]
+def _named_axis(names: Sequence[Any] | dict[int, str], **axis: Any) -> alt.Axis:
+    """Make an axis that has names in the place of numbers: of 0, 1, 2, … unless it is said."""
+    values = list(names) if isinstance(names, dict) else list(range(len(names)))
+    return alt.Axis(values=values, labelExpr=f"{json.dumps(names)}[datum.value]", **axis)
 
 
-def _y(values: NDArray[np.float64], measure: str) -> Callable[[str], Spec]:
-    """Make the y channel of a field, on a log scale around all `values`."""
+def _y(column: str, measure: str = "accuracy") -> alt.Y:
+    """Make the y channel of a column, on a log scale around whatever shows."""
     accuracy = measure == "accuracy"
-    drawn = (100 - values).clip(0.01) if accuracy else values.clip(0.0001)
-    low, high = float(np.nanmin(drawn)), float(np.nanmax(drawn))
-    margin = max((high / low) ** 0.06, 1.02)
-    domain = [low / margin, min(high * margin, 100) if accuracy else high * margin]
-    scale = {"type": "log", "domain": domain, "nice": False, "reverse": accuracy}
-    axis: Spec = {"values": ticks(domain[0], domain[1])}
-    if accuracy:
-        axis["labelExpr"] = "format(100 - datum.value, '.6~g') + ' %'"
-    else:
-        axis["format"] = ".3~g"
-
-    def channel(field: str) -> Spec:
-        return {"field": f"y_{field}", "type": "quantitative", "scale": scale, "axis": axis}
-
-    return channel
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Choose round numbers for a log axis: equal steps where it is short, else 1, 2, 5, 10, …."""
-    if high / low > 6:
-        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        round_numbers = [float(f"{step}e{power}") for power in powers for step in (1, 2, 5)]
-    else:
-        rough = (high - low) / 4
-        power = math.floor(math.log10(rough))
-        step = next(s for s in (1, 2, 2.5, 5, 10) if s * 10.0**power >= rough) * 10.0**power
-        first = math.ceil(low / step)
-        round_numbers = [
-            float(f"{n * step:.10g}") for n in range(first, math.floor(high / step) + 1)
-        ]
-    return [number for number in round_numbers if low <= number <= high]
+    scale = alt.Scale(type="log", nice=False, padding=10, reverse=accuracy)
+    text = "format(100 - datum.value, '.6~g') + ' %'" if accuracy else "format(datum.value, '.3~g')"
+    axis = alt.Axis(labelExpr=text, tickCount=5)
+    return alt.Y(f"y_{column}:Q", scale=scale, axis=axis)

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-# Channels and side of what the seven convolutions put out. The network's own module takes a
-# second to import; a test holds the two together.
-SHAPES = ((12, 26), (16, 24), (6, 24), (12, 10), (14, 8), (14, 6), (14, 6))
+from normlab.network.architecture import REFERENCE, largest_divisor
+
 # Pixels of the boxes: for a channel, for a pixel of the side, for an image of the batch.
 CHANNEL, SIDE, IMAGE = 4.0, 2.3, (0.22, 0.13)
 
@@ -29,7 +28,7 @@ def normalized(gn_groups: int, batch: int) -> list[dict[str, Any]]:
         "Batch norm": ("the batch and space", lambda _: (batch, 1)),
         "Group norm": (
             f"space and a group of channels ({gn_groups} groups at most)",
-            lambda channels: (1, channels // groups_of(channels, gn_groups)),
+            lambda channels: (1, channels // largest_divisor(channels, gn_groups)),
         ),
         "Layer norm": ("space and all channels", lambda channels: (1, channels)),
         "Instance norm": ("space alone", lambda _: (1, 1)),
@@ -38,15 +37,12 @@ def normalized(gn_groups: int, batch: int) -> list[dict[str, Any]]:
         {
             "name": name,
             "axes": axes,
-            "boxes": [box(batch, channels, side, *shared(channels)) for channels, side in SHAPES],
+            "boxes": [
+                box(batch, channels, side, *shared(channels)) for channels, side in REFERENCE.shapes
+            ],
         }
         for name, (axes, shared) in kinds.items()
     ]
-
-
-def groups_of(channels: int, limit: int) -> int:
-    """Give the number of groups that group norm takes: the largest divisor not above the limit."""
-    return next(d for d in range(min(channels, limit), 0, -1) if channels % d == 0)
 
 
 def box(batch: int, channels: int, side: int, own_images: int, own_channels: int) -> dict[str, Any]:
