@@ -14,8 +14,9 @@ LOCK = "requirements.lock"
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in ("Makefile", LOCK, "requirements-dev.lock"):
-        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / "tools").mkdir()
+    for name in ("Makefile", LOCK, "requirements-dev.lock", "tools/supported.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
 
@@ -44,14 +45,14 @@ def test_a_system_without_packages_gets_one_line(project: Path, system: str, mac
     python = project / "python"
     pretend = f'platform.system = lambda: "{system}"; platform.machine = lambda: "{machine}"'
     python.write_text(
-        f"#!/bin/sh\nexec {sys.executable} -c 'import platform, sys; {pretend}; "
-        'exec(sys.argv[2])\' "$@"\n'
+        f"#!/bin/sh\nexec {sys.executable} -c 'import platform, runpy, sys; {pretend}; "
+        'runpy.run_path(sys.argv[1])\' "$@"\n'
     )
     python.chmod(0o755)
     done = make(project, f"PYTHON={python}", "install")
     assert done.returncode != 0
     assert done.stderr.splitlines()[0] == (
-        f"error: got {system} {machine}, allowed: "
-        "Linux x86_64, Linux aarch64 or Darwin arm64 (macOS)"
+        f"error: there are no packages for {system} {machine}, "
+        "allowed: Linux x86_64, Linux aarch64 or Darwin arm64 (macOS)"
     )
     assert not (project / ".venv").exists()
