@@ -162,9 +162,12 @@ def outputs(stage: Mapping[str, Any]) -> dict[str, str]:
 
 def dvc_table(kind: str, base: str) -> str:
     """Let DVC tabulate how `params` or `metrics` differ from a commit; empty if they do not."""
-    table = printed(sys.executable, "-m", "dvc", kind, "diff", "--md", base[:10]).strip()
+    done = run(sys.executable, "-m", "dvc", kind, "diff", "--md", base[:10])
+    # DVC goes on with what it can read, and exits with 0.
+    if done.returncode or "failed to load " + kind in done.stderr:
+        raise InputError(f"dvc {kind} diff: {' '.join(done.stderr.split())}")
     # DVC pads every column to its longest value; GitHub takes 65,536 characters.
-    head, rule, *found = re.sub(" {2,}", " ", table).splitlines() or ("", "")
+    head, rule, *found = re.sub(" {2,}", " ", done.stdout.strip()).splitlines() or ("", "")
     if not found:
         return ""
     more = len(found) - MOST_ROWS
@@ -242,16 +245,16 @@ def file_here(path: str) -> str | None:
 
 
 def git(*arguments: str) -> str:
-    """Return what a Git command prints."""
-    return printed("git", *arguments)
-
-
-def printed(*command: str) -> str:
-    """Return what a command prints; an `InputError` with its reason if it fails."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    """Return what a Git command prints; an `InputError` with its reason if it fails."""
+    done = run("git", *arguments)
     if done.returncode:
-        raise InputError(f"{' '.join(command)}: {' '.join(done.stderr.split())}")
+        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
     return done.stdout
+
+
+def run(*command: str) -> subprocess.CompletedProcess[str]:
+    """Run a command and keep what it prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 if __name__ == "__main__":

@@ -218,6 +218,7 @@ def changes(
 ) -> list[str]:
     """Name the code and the parameters that are not those of the lock: a cause of differences."""
     made = {*outputs(committed), *outputs(rebuilt)}
+    made |= {str(folder) for path in made for folder in Path(path).parents}
     found: dict[str, None] = {}
     for old_lock, new_lock in zip(committed, rebuilt, strict=True):
         for name in old_lock.keys() & new_lock.keys():
