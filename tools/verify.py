@@ -168,7 +168,7 @@ def place_data(root: Path, incoming: Path) -> None:
 
 def change_params(file: Path, changes: Mapping[str, Any]) -> None:
     """Give parameters in a file other values. It becomes JSON, which is YAML too."""
-    files.write(file, json.dumps(mapping(file) | dict(changes), indent=2).encode())
+    files.write(file, json.dumps({**mapping(file), **changes}, indent=2).encode())
 
 
 def git(folder: Path, *arguments: str) -> str:
