@@ -1,31 +1,35 @@
-# Set-up happens once and again only when a lock file changes.
-PYTHON ?= python3
+# Set-up happens once, and again only when the Python or a lock file's content is another: of a
+# mark's name, both are part. Times say nothing, since every checkout renews them.
+# Whatever Python an environment has been made with stays, until PYTHON names another.
+PYTHON ?= $(shell command -v $(BIN)/python || echo python3)
 BASE ?= main
 
 BIN := .venv/bin
-STAMP := .venv/installed
-DEV_STAMP := .venv/installed-dev
+version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+checksum = $(word 1,$(shell cksum < $(1)))
+STAMP := .venv/installed-$(version)-$(call checksum,requirements.lock)
+DEV_STAMP := .venv/installed-dev-$(call checksum,requirements-dev.lock)
 
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro studies report verify receipt test lint bench lock ci-report
+.PHONY: help install repro studies report verify receipt test lint bench lock \
+  ci-restore ci-repro ci-report ci-comment
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## Create .venv with what the pipeline needs, as locked
 
-$(STAMP): requirements.lock
-	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.version_info < (3, 11) and \
-	  sys.exit("error: $(PYTHON) is Python " + v + ", allowed: 3.11 or later (make PYTHON=...)")'
+$(STAMP):
+	@$(PYTHON) tools/supported.py
 	$(PYTHON) -m venv --clear .venv
 	sed -n '/^uv==/,/^ *# via/p' requirements.lock > .venv/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.lock $(STAMP)
+$(DEV_STAMP): $(STAMP)
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
 	@touch $@
 
@@ -65,13 +69,18 @@ lock:  ## Resolve the newest versions that pyproject.toml allows into the lock f
 	$(COMPILE) --group install --output-file requirements.lock pyproject.toml
 	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
 
-ci-report: install  ## Print, as Markdown, how parameters and metrics differ from BASE (main)
-	@printf '## Parameters, against %s\n\n' '$(BASE)'
-	@$(call table,params)
-	@printf '\n## Metrics, against %s\n\n' '$(BASE)'
-	@$(call table,metrics)
+# What CI does beside `lint`, `test`, `verify` and `repro`, a target a step.
 
-# Where nothing has changed, DVC prints the two lines of a table's head, or nothing at all.
-table = rows=$$($(BIN)/dvc $(1) diff --md '$(BASE)') && \
-  if [ "$$(printf '%s\n' "$$rows" | grep -c '^|')" -gt 2 ]; then printf '%s\n' "$$rows"; \
-  else echo 'no change'; fi
+ci-restore: install  ## Bring back from DVC's cache what it has of the committed results
+	$(BIN)/dvc checkout --allow-missing
+
+# What is not in the cache and nothing needs stays away. If something does need it, the first try
+# ends at that stage, and the second makes what is missing.
+ci-repro: install  ## Run the stages that differ from the committed results, and no others
+	$(BIN)/dvc repro --allow-missing || $(BIN)/dvc repro
+
+ci-report: install  ## Write what differs from BASE (main) to build/report.md, and print it
+	@$(BIN)/python -m tools.ci_report '$(BASE)'
+
+ci-comment:  ## Put build/report.md below the pull request PR, in place of the one before
+	gh pr comment '$(PR)' --body-file build/report.md --edit-last --create-if-none

@@ -49,7 +49,8 @@ def read() -> Inputs:
         reported=params.mapping(Path("studies/claims.yaml"))["reported"],
         params=params.mapping(Path("params.yaml")),
         study_params=params.mapping(Path("studies/params.yaml")),
-        locks={lock: params.mapping(Path(lock))["stages"] for lock in LOCKS},
+        # DVC has them in the order in which they first ended, which no input decides.
+        locks={lock: dict(sorted(params.mapping(Path(lock))["stages"].items())) for lock in LOCKS},
         requirements=files.read_text(Path("requirements.lock")),
     )
 

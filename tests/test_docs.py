@@ -13,7 +13,7 @@ from normlab.studies import Settings
 from tools import headline
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
 MADE = ("data/", "models/", "studies/models/", "reports/", "checkpoints/", "benchmarks/results.md")
 
 

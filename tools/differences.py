@@ -1,6 +1,7 @@
-"""Where two versions of an output first differ, and by how much; and hashes of them.
+"""Where two versions of an output first differ, and by how much; and hashes of outputs.
 
-Everything here is read and nothing is run. What is said names the committed value first.
+Nothing is run here: files are read and compared. A description of a difference gives the committed
+value first, then the rebuilt one.
 """
 
 import base64
@@ -10,7 +11,7 @@ import io
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -21,12 +22,11 @@ from numpy.typing import NDArray
 
 from normlab import files
 
-# Another rasterizer gives letters and lines other edges, which goes away in the mean of a square;
-# a mark that is missing or elsewhere does not.
+# Another rasterizer gives letters and lines slightly other edges. That hardly changes the mean
+# colour of a square of this size, as a mark that is missing or elsewhere does.
 SQUARE = 16  # pixels
 TOLERANCE = 24  # of 255, for the mean of red, green and blue each
 
-TRIAL = ("setting", "variant", "seed", "epoch")
 PAGE_PICTURE = re.compile(r"data:image/png;base64,([A-Za-z0-9+/=]+)")
 PAGE_HASH_OF_FIGURES = re.compile(r"(<td>reports/figures</td><td><code>)[0-9a-f]{32}\.dir")
 
@@ -107,7 +107,8 @@ def _folder_difference(committed: Path, rebuilt: Path) -> str | None:
 def table_difference(committed: str, rebuilt: str) -> str:
     """Find the first row of a CSV file that differs, and in it the number that differs most.
 
-    Rows of a history are named by variant, seed and epoch.
+    A row of a history is named by the columns that it begins with: study, variant, what the study
+    changes, seed and epoch. One of another table is named by its number, and by those it has.
     """
     old, new = (list(csv.reader(io.StringIO(text))) for text in (committed, rebuilt))
     header = old[0] if old else []
@@ -116,8 +117,8 @@ def table_difference(committed: str, rebuilt: str) -> str:
     for number, (row, other) in enumerate(zip(old[1:], new[1:], strict=False), 1):
         if row != other:
             before, after = (dict(zip(header, one, strict=True)) for one in (row, other))
-            where = [f"{key} {before[key]}" for key in TRIAL if key in before]
-            if "epoch" not in before:
+            where = [f"{key} {before[key]}" for key in _keys(header) if before[key]]
+            if "epoch" not in header:
                 where.insert(0, f"row {number}")
             return f"first at {', '.join(where)}: {_largest(before, after)}"
     if len(old) != len(new):
@@ -125,29 +126,37 @@ def table_difference(committed: str, rebuilt: str) -> str:
     return "same values, other bytes"
 
 
+def _keys(header: Sequence[str]) -> Sequence[str]:
+    """Take the columns up to the epoch, or else up to the seed."""
+    for last in ("epoch", "seed"):
+        if last in header:
+            return header[: header.index(last) + 1]
+    return []
+
+
 def _largest(before: Mapping[str, str], after: Mapping[str, str]) -> str:
     changed = [key for key in before if before[key] != after[key]]
     amounts = {}
     for key in changed:
         # A digest may consist of digits.
-        if key != "weights" and (amount := _less(after[key], before[key])) is not None:
+        if key != "weights" and (amount := _change(before[key], after[key])) is not None:
             amounts[key] = amount
     if not amounts and changed == ["weights"]:
         return "weights differ, all figures agree to six digits"
-    key = max(amounts, key=lambda k: _size(amounts[k])) if amounts else changed[0]
+    key = max(amounts, key=lambda k: _magnitude(amounts[k])) if amounts else changed[0]
     by = f" ({amounts[key]:+.3g})" if amounts else ""
     return f"{key} {before[key]}, rebuilt {after[key]}{by}"
 
 
-def _less(one: str, other: str) -> float | None:
-    """Subtract `other` from `one`, if they are numbers."""
+def _change(before: str, after: str) -> float | None:
+    """Say by how much a value has changed, if it was and is a number."""
     try:
-        return float(one) - float(other)
+        return float(after) - float(before)
     except ValueError:
         return None
 
 
-def _size(amount: float) -> float:
+def _magnitude(amount: float) -> float:
     return math.inf if math.isnan(amount) else abs(amount)
 
 
@@ -197,8 +206,8 @@ def tensor_difference(
             continue
         with np.errstate(invalid="ignore"):
             amounts = np.abs(new.astype(np.float64) - old.astype(np.float64)).reshape(-1)
-        alike = (old == new) | ((old != old) & (new != new))
-        amounts[alike.reshape(-1)] = 0
+        same = (old == new) | (np.isnan(old) & np.isnan(new))
+        amounts[same.reshape(-1)] = 0
         amounts[np.isnan(amounts)] = np.inf
         index = int(amounts.argmax())
         if amounts[index] > worst:
@@ -264,8 +273,8 @@ def text_difference(committed: str, rebuilt: str) -> str:
     old, new = committed.splitlines(), rebuilt.splitlines()
     for number, (line, other) in enumerate(zip(old, new, strict=False), 1):
         if line != other:
-            alike = takewhile(lambda pair: pair[0] == pair[1], zip(line, other, strict=False))
-            start = max(len(list(alike)) - 10, 0)
+            common = takewhile(lambda pair: pair[0] == pair[1], zip(line, other, strict=False))
+            start = max(len(list(common)) - 10, 0)
             shown = (repr(one[start : start + 40]) for one in (line, other))
             return f"line {number}: {', rebuilt '.join(shown)}"
     if len(old) != len(new):

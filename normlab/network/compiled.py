@@ -34,8 +34,8 @@ FLAGS = (
     "-shared",
     "-g0",
 )
-SECONDS = 600
-"""Until a compiler that does not return is given up: emulated, it may take minutes."""
+TIMEOUT = 600
+"""Seconds until a compiler that does not return is given up: emulated, it may take minutes."""
 
 
 class Processor(NamedTuple):
@@ -60,12 +60,12 @@ AVX512 = Processor(
         "-mavx512bw",
         "-mprefer-vector-width=512",
     ),
-    16,
-    32,
+    width=16,
+    registers=32,
 )
-AVX2 = Processor("AVX2", ("-mavx2", "-mfma"), 8, 16)
-X86_64 = Processor("x86-64", (), 4, 16)
-ARM64 = Processor("arm64", (), 4, 32)
+AVX2 = Processor("AVX2", ("-mavx2", "-mfma"), width=8, registers=16)
+X86_64 = Processor("x86-64", (), width=4, registers=16)
+ARM64 = Processor("arm64", (), width=4, registers=32)
 
 
 def processor() -> Processor:
@@ -117,8 +117,8 @@ def load(source: str, kind: Processor) -> ctypes.CDLL:
     refused = []
     for place in _places():
         try:
-            folder = _own(place)
-            if not _sound(folder / name):
+            folder = _private(place)
+            if not _intact(folder / name):
                 _compile(source, command, folder / name)
             return ctypes.CDLL(str(folder / name))
         except _CompileError as error:
@@ -142,7 +142,7 @@ def _places() -> list[Path]:
     return [Path(platformdirs.user_cache_dir("normlab")), Path(tempfile.gettempdir()) / owner]
 
 
-def _own(place: Path) -> Path:
+def _private(place: Path) -> Path:
     """Make a folder, unless it is there, and see that nobody else can change what is in it.
 
     Raises
@@ -166,7 +166,7 @@ def _own(place: Path) -> Path:
     return folder
 
 
-def _sound(library: Path) -> bool:
+def _intact(library: Path) -> bool:
     """Whether a library is a file of ours, whole, as its hash beside it says."""
     try:
         for path in (library, _hash_of(library)):
@@ -196,11 +196,11 @@ def _compile(source: str, command: list[str], library: Path) -> None:
                 env=os.environ | caches,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=SECONDS,
+                timeout=TIMEOUT,
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise OSError(f"the compiler did not end within {SECONDS} s") from None
+            raise OSError(f"the compiler did not end within {TIMEOUT} s") from None
         if done.returncode:
             said = done.stderr.decode(errors="replace").strip().splitlines()
             line = next((text for text in said if "error" in text), said[-1] if said else "")

@@ -1,24 +1,29 @@
-// Training and inference of the network on a CPU, in float32, with the same bits on every processor.
+// Training and inference of the network on a CPU, in float32, the same bits on every processor.
+// docs/engine.md says how it works and why it is fast, docs/arithmetic.md what fixes the bits.
 //
-// LANES = 16 images lie side by side in a `vec`, whatever the processor: one, two or four of its
-// registers hold it. A block of images is a tensor [channel][y][x][lane]. Every operation is the
-// same for all lanes, so nothing is shuffled between them and no number of channels is too odd.
-// Convolutions keep a tile of sums in registers, channels by neighbouring values, so that all but
-// one in three instructions is a multiply-add. docs/arithmetic.md has the rules that fix the bits.
+// library.py puts before this text the network's shapes as constants, SIDE of the images, CLASSES,
+// LAYERS and SHAPES (a `Shape` for each convolution), the list FOR_EACH_LAYER(DO) = DO(0) DO(1) …,
+// and `Job`, the structure by which Python says what is to be done.
 //
-// engine.py puts the network's shapes before this text: SIDE of the images, CLASSES, LAYERS,
-// SHAPES (a `Shape` each), EACH(DO) = DO(0) DO(1) …, and `Job`, which it shares with Python.
+// Images come in blocks of LANES = 16. Element i of a `vec` belongs to image i of the block, and
+// shapes leave the images out: a tensor (O, S, S) of a block is O·S·S vecs. Planes are squares.
 //
-//   in, out  channels of a layer's input and output     K  side of its kernel, 1 or 3
-//   S        side of its output, in pixels              P  S·S pixels, a `plane`
-//   block    LANES images: a tensor (channels, S, S) of a block has a `vec` per element
-//   C, N     channels and registers of a tile           `packed` weights: in a tile's order
+//   I, O  channels that go into a convolution, and come out of it: `in` and `out`
+//   K     side of its kernel, 1 or 3
+//   S     side of its output, in pixels
+//   F     side of its input in a frame of zeros for padding, S + K − 1
+//   G     side of its output's gradient in a frame of zeros for the way back, see `grad_side`
+//   H     side after the pool, S / 2, or S where there is none
+//   A     scales of a normalization: O, or O·S·S where every element has its own
+//   B     blocks in memory at once
+//
+// A name that begins with d is the gradient of the loss by what follows: `dweight` by the weight.
 
 typedef struct {
-  int in, out, kernel, pad, side, pool;  // side: of the convolution's output, before a 2×2 pool
-  // Tiles that fit the registers: channels by registers of values of `conv`, of its gradient, and
-  // channels of the weights' gradient. Whatever they are, the bits are the same.
-  int channels, values, channels_back, values_back, channels_weights;
+  int in, out, kernel, pad, side, pool;  // side: S; pool: whether a max pool of 2×2 comes after it
+  // Tiles, as channels by registers of neighbouring values: of the convolution (O), and of its
+  // input's gradient (I). Of the weights' gradient, how many of O. No tile changes a bit.
+  int tile_channels, tile_regs, back_channels, back_regs, dweight_channels;
 } Shape;
 
 #define LANES 16
@@ -28,8 +33,8 @@ typedef struct {
 static const Shape SHAPE[LAYERS] = {SHAPES};
 
 // ---- all that a processor may do ---------------------------------------------------------------
-// + − × ÷ and square root are IEEE 754's, rounded to nearest, with subnormal numbers. Contraction
-// is off (-ffp-contract=off), so a multiply-add is fused where `fused` says so and nowhere else.
+// + − × ÷ and square root are IEEE 754's, rounded to nearest, with subnormal numbers. The compiler
+// may fuse no multiply-add by itself (-ffp-contract=off): `fused` does, and nothing else.
 
 #if defined(__AVX512F__)
 #define WIDTH 16
@@ -38,20 +43,22 @@ static const Shape SHAPE[LAYERS] = {SHAPES};
 #else
 #define WIDTH 4
 #endif
-#define PARTS (LANES / WIDTH)
-#define TILE 32  // registers that any processor has: no tile has more sums
+#define REGS (LANES / WIDTH)  // registers that hold a vec
+#define MAX_SUMS 32           // no processor has more registers, so no tile has more sums
 
 typedef float vec __attribute__((vector_size(4 * LANES)));
 typedef int32_t ivec __attribute__((vector_size(4 * LANES)));
-typedef float reg __attribute__((vector_size(4 * WIDTH)));  // what a register holds of a vec
-// Sums over images need no lane each: a quarter of the lanes is a quarter of the memory.
-typedef float part __attribute__((vector_size(LANES)));
+typedef float reg __attribute__((vector_size(4 * WIDTH)));  // one register
+// Four partial sums over a block's images, see `fold`. Where sums are as many as elements, a vec
+// for each would be four times the memory.
+typedef float quarter __attribute__((vector_size(LANES)));
 
+// a·b + c, rounded once.
 #if defined(__FMA__) || defined(__aarch64__)
 INLINE reg fused_reg(reg a, reg b, reg c) { return __builtin_elementwise_fma(a, b, c); }
 #else
-// a·b + c, rounded once: the product is exact in double precision; the sum is rounded to odd, so
-// that rounding it again, to float, is as good as rounding once (Boldo & Melquiond 2008).
+// Without such an instruction: the product is exact in double precision, and the sum is rounded to
+// odd, so that rounding it again, to float, is as good as rounding once (Boldo & Melquiond 2008).
 static __attribute__((noinline)) reg fused_reg(reg a, reg b, reg c) {
   typedef double wide __attribute__((vector_size(8 * WIDTH)));
   typedef int64_t bits __attribute__((vector_size(8 * WIDTH)));
@@ -72,53 +79,65 @@ INLINE vec fused(vec a, vec b, vec c) {
 #elif defined(__FMA__) || defined(__aarch64__)
   return __builtin_elementwise_fma(a, b, c);
 #else
-  reg x[PARTS], y[PARTS], z[PARTS];
+  reg x[REGS], y[REGS], z[REGS];
   __builtin_memcpy(x, &a, sizeof a), __builtin_memcpy(y, &b, sizeof b);
   __builtin_memcpy(z, &c, sizeof c);
-  for (int i = 0; i < PARTS; i++) z[i] = fused_reg(x[i], y[i], z[i]);
+  for (int i = 0; i < REGS; i++) z[i] = fused_reg(x[i], y[i], z[i]);
   __builtin_memcpy(&c, z, sizeof c);
   return c;
 #endif
 }
 
 INLINE vec zero(void) { return (vec){0}; }
-// Not 0 + value, which is another number where value is -0: the compiler would have to add.
-INLINE vec all(float value) { return value - (vec){0}; }
+// The same value in every lane. Not 0 + value, which is another number where value is −0, so that
+// the compiler would have to add.
+INLINE vec broadcast(float value) { return value - (vec){0}; }
+INLINE vec square_root(vec v) { return __builtin_elementwise_sqrt(v); }
+// Lane by lane, a where the bits of `where` are set, else b.
 INLINE vec choose(ivec where, vec a, vec b) {
   return (vec)(((ivec)a & where) | ((ivec)b & ~where));
 }
-// The second where neither is larger: of 0 and -0, of a NaN and whatever.
+// The second where neither is larger: of 0 and −0, of a NaN and whatever.
 INLINE vec larger(vec a, vec b) { return choose(a > b, a, b); }
-INLINE reg positive(reg v) {
+// +0 for all that is not above 0, −0 and NaN included.
+INLINE reg relu(reg v) {
   typedef int32_t bits __attribute__((vector_size(4 * WIDTH)));
-  return (reg)((bits)v & (bits)(v > (reg){0}));  // 0 for what is not above 0, -0 and NaN included
+  return (reg)((bits)v & (bits)(v > (reg){0}));
 }
-INLINE vec root(vec v) { return __builtin_elementwise_sqrt(v); }
-// To the nearest whole number, of two the even one; for |v| < 2^22, in two additions.
-INLINE vec nearest(vec v) {
-  const vec shift = all(0x1.8p23f);
+// To the nearest whole number, of two the even one, by two additions; for |v| < 2^22.
+INLINE vec round_to_even(vec v) {
+  const vec shift = broadcast(0x1.8p23f);
   return (v + shift) - shift;
 }
-// The one tree by which lanes are summed: quarters, then what is left of them.
-INLINE part fold(vec v) {
-  part quarter[4];
-  __builtin_memcpy(quarter, &v, sizeof v);
-  return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
+// The one tree by which lanes are summed: first the four quarters of a vec, then what is left.
+INLINE quarter fold(vec v) {
+  quarter part[4];
+  __builtin_memcpy(part, &v, sizeof v);
+  return (part[0] + part[1]) + (part[2] + part[3]);
 }
-INLINE float total_part(part v) { return (v[0] + v[1]) + (v[2] + v[3]); }
-INLINE float total(vec v) { return total_part(fold(v)); }
+INLINE float sum_quarter(quarter v) { return (v[0] + v[1]) + (v[2] + v[3]); }
+INLINE float sum_lanes(vec v) { return sum_quarter(fold(v)); }
+static float lane(const vec *v, int i) { return ((const float *)v)[i]; }
+// 1 in the first `lanes` lanes, 0 in the others.
+INLINE vec lane_mask(int lanes) {
+  float m[LANES];
+  for (int i = 0; i < LANES; i++) m[i] = i < lanes;
+  vec v;
+  __builtin_memcpy(&v, m, sizeof v);
+  return v;
+}
 
 #define LN2_HIGH 0x1.62e42feep-1  // with so few digits that its products with exponents are exact
 #define LN2_LOW 0x1.a39ef35793c76p-33
 
-// e^x for x <= 0, within 1 unit in the last place; 0 below -700, NaN for NaN. Cody & Waite's
+// e^x for x <= 0, within 1.2 units in the last place; 0 below -700, NaN for NaN. Cody & Waite's
 // reduction by multiples of ln 2, then Taylor's series.
 static double exponential(double x) {
   if (!(x > -700)) return x <= -700 ? 0 : x;
   const double shift = 0x1.8p52, k = (x * 0x1.71547652b82fep0 + shift) - shift;
   const double r = (x - k * LN2_HIGH) - k * LN2_LOW;
   static const double reciprocal[] = {1.0 / 12, 1.0 / 11, 1.0 / 10, 1.0 / 9, 1.0 / 8, 1.0 / 7,
-                                   1.0 / 6,  1.0 / 5,  1.0 / 4,  1.0 / 3, 1.0 / 2};
+                                      1.0 / 6,  1.0 / 5,  1.0 / 4,  1.0 / 3, 1.0 / 2};
   double sum = 1 + r * (1.0 / 13);
   for (int i = 0; i < 11; i++) sum = 1 + r * reciprocal[i] * sum;
   const int64_t exponent = ((int64_t)k + 1023) << 52;
@@ -144,146 +163,179 @@ static double logarithm(double x) {
   return k * LN2_HIGH - ((half - (s * (half + series) + k * LN2_LOW)) - f);
 }
 
-// Rounding to nearest and subnormal numbers, whatever the calling thread had set.
+// Round to nearest and keep subnormal numbers, whatever the calling thread had set; what it had set
+// is returned, for `restore_float_mode`.
 #if defined(__x86_64__)
-INLINE uint64_t enter(void) {
+INLINE uint64_t set_float_mode(void) {
   const unsigned before = __builtin_ia32_stmxcsr();
   __builtin_ia32_ldmxcsr(0x1f80);
   return before;
 }
-INLINE void leave(uint64_t before) { __builtin_ia32_ldmxcsr((unsigned)before); }
+INLINE void restore_float_mode(uint64_t before) { __builtin_ia32_ldmxcsr((unsigned)before); }
 #elif defined(__aarch64__)
-INLINE uint64_t enter(void) {
+INLINE uint64_t set_float_mode(void) {
   uint64_t before;
   __asm__ volatile("mrs %0, fpcr\n\tmsr fpcr, xzr" : "=&r"(before)::"memory");
   return before;
 }
-INLINE void leave(uint64_t before) { __asm__ volatile("msr fpcr, %0" ::"r"(before) : "memory"); }
+INLINE void restore_float_mode(uint64_t before) {
+  __asm__ volatile("msr fpcr, %0" ::"r"(before) : "memory");
+}
 #endif
 
 // ---- the network in memory ---------------------------------------------------------------------
 
-enum { BATCH, GROUP, ELEMENT };
+enum { BATCH, GROUP, ELEMENT };  // kinds of normalization, as plans.py numbers them
 
-// One convolution with its ReLU, normalization and, after it or not, pool. Buffers hold a block of
-// images, or where it says so one after the other.
+// One convolution with its ReLU, normalization and, where there is one, pool. Tensors are of one
+// block, or of all B blocks one after the other, where a B stands before the shape.
 typedef struct {
   Shape shape;
-  int norm, groups, affine;  // affine: how many scales there are
-  float *weight, *scale, *shift;  // (out, in, K, K), (affine), (affine)
-  float *weight_gradient, *scale_gradient, *shift_gradient;
-  float *running_mean, *running_variance;  // (out)
-  vec *input;     // (in, S + K - 1, …), with the border of zeros that `pad` asks for
-  vec *relu_out;  // blocks of (out, S, S): the convolution's output after ReLU
-  vec *norm_out;  // (out, S, S): after normalization, where a pool comes before the next layer
-  vec *gradient;  // (out, S, S) gradient of the convolution's output, in a border of zeros
-  vec *mean, *rstd;  // blocks of (out): the mean, and one over the standard deviation
-  vec *sums, *products;   // (out): gradients of the shift, and of the scale, times the scale
-  vec *weight_sums;               // gradients of all images
-  part *scale_sums, *shift_sums;  // likewise
-  float *packed, *packed_transposed;  // weights as `conv` reads them, forward and backward
+  int norm, groups, scales;       // kind of normalization; its groups; A
+  float *weight, *scale, *shift;  // (O, I, K, K), (A), (A)
+  float *dweight, *dscale, *dshift;
+  float *running_mean, *running_variance;  // (O), of batch norm
+
+  float *packed, *packed_transposed;  // the weights in the order in which `conv` reads them
+  vec *input;                         // (I, F, F); of the first layer B (I, F, F)
+  vec *relu_out;                      // B (O, S, S)
+  vec *mean, *rstd;                   // B (O): mean, and 1 / standard deviation
+  vec *norm_out;  // (O, S, S), where a pool or the head reads it, and not the next layer
+
+  vec *dconv;                            // (O, G, G): by the convolution's output
+  vec *mean_dy, *mean_dy_xhat;           // (O): see `normalize_backward`
+  vec *dweight_lanes;                    // (O, I, K, K): the blocks' sum so far, lanes apart
+  quarter *dscale_lanes, *dshift_lanes;  // (A): the same, `fold`ed
 } Layer;
 
 typedef struct {
   Layer layer[LAYERS];
-  float *weight, *bias, *weight_gradient, *bias_gradient;  // of the linear layer: (CLASSES, out)
-  vec *weight_sums, *bias_sums;
-  vec *features;  // (out, S, S) of the last layer, after its pool
-  vec *pooled;    // gradient of a pool's output
-  // Gradient of a layer's normalized output, blocks of (out, S, S), `stride` apart. All layers
-  // share it: on the way back a layer's gradient overwrites that of the layer after it.
+  // The head, an average over the plane and a linear layer. O and H are the last layer's.
+  vec *features;         // (O, H, H): what is averaged
+  float *weight, *bias;  // (CLASSES, O), (CLASSES)
+  float *dweight, *dbias;
+  vec *dweight_lanes, *dbias_lanes;  // sums over the blocks so far, lanes still apart
+
+  vec *dpooled;  // (O, H, H): by a pool's output; all layers in turn use the same memory
+  // B (O, S, S), `dnorm_stride` apart: by a normalization's output. All layers use the same memory:
+  // when a convolution writes its input's gradient, which is the `dnorm` of the layer before, its
+  // own has been used, and what it overwrites is still in the cache.
   vec *dnorm;
-  int64_t stride;
-  vec *parameters, *velocity, *gradients;  // all of them, in the order of `Job`
-  int64_t count;                           // how many
-  const float *pixel_lut;  // what each of the 256 pixel values is to the network
+  int64_t dnorm_stride;
+
+  vec *parameters, *velocity, *gradients;  // (count) each, in whole vecs: all of the network
+  int64_t count;
+  const float *pixel_lut;  // (256): what each pixel value is to the network
 } Network;
 
-INLINE int plane_of(const Layer *l) { return l->shape.side * l->shape.side; }
-INLINE int after_pool(Shape s) { return s.pool ? s.side / 2 : s.side; }
-INLINE int framed(Shape s) { return s.side + s.kernel - 1; }  // the input, its border included
-// Zeros around a gradient, so that the transposed kernel reaches all of the input. A kernel of 1
-// whose input is padded reaches less than the gradient has: then the gradient's rim is left out.
-INLINE int border(Shape s) { return s.kernel - 1 > s.pad ? s.kernel - 1 - s.pad : 0; }
-INLINE int rim(Shape s) { return s.pad > s.kernel - 1 ? s.pad - (s.kernel - 1) : 0; }
-INLINE int spread(Shape s) { return s.side + 2 * border(s); }
-INLINE vec *dnorm(const Network *n, int block) { return n->dnorm + block * n->stride; }
+INLINE int plane(Shape s) { return s.side * s.side; }                       // S·S
+INLINE int weights(Shape s) { return s.out * s.in * s.kernel * s.kernel; }  // O·I·K·K
+INLINE int input_side(Shape s) { return s.side + s.kernel - 1; }            // F
+INLINE int pooled_side(Shape s) { return s.pool ? s.side / 2 : s.side; }    // H
+// The input's gradient is a convolution of the output's gradient, which for that needs a frame of
+// K − 1 − pad zeros. Where a kernel of 1 has a padded input that number is −1: the output's rim
+// then comes from padding alone and is left out.
+INLINE int grad_frame(Shape s) { return s.kernel - 1 > s.pad ? s.kernel - 1 - s.pad : 0; }
+INLINE int grad_rim(Shape s) { return s.pad > s.kernel - 1 ? s.pad - (s.kernel - 1) : 0; }
+INLINE int grad_side(Shape s) { return s.side + 2 * grad_frame(s); }  // G
 
-// Memory is handed out from one place; where there is none yet, only its amount is counted.
-static void *take(char **memory, int64_t *used, int64_t bytes) {
-  void *taken = *memory ? *memory + *used : 0;
-  *used += (bytes + 63) / 64 * 64;
+// (I, F, F) of a block.
+INLINE vec *input_of(const Network *n, int layer, int block) {
+  const Shape s = SHAPE[0];
+  return n->layer[layer].input + (layer == 0 ? block * s.in * input_side(s) * input_side(s) : 0);
+}
+// (O, S, S) of a block.
+INLINE vec *dnorm_of(const Network *n, int block) { return n->dnorm + block * n->dnorm_stride; }
+
+// Memory is handed out from its beginning on; where there is none, only its amount is counted.
+typedef struct {
+  char *memory;
+  int64_t used;
+} Arena;
+
+static void *allocate(Arena *arena, int64_t bytes) {
+  void *taken = arena->memory ? arena->memory + arena->used : 0;
+  arena->used += (bytes + 63) / 64 * 64;
   return taken;
 }
 
-// Lay out a network for `blocks` blocks; returns the bytes that takes, beyond zeroing them all.
-static int64_t lay_out(Network *n, const Job *job, int64_t blocks, char *memory) {
-  int64_t used = 0, offset = 0, at = 0, deepest = 0, widest = 0;
-#define VECS(count) take(&memory, &used, sizeof(vec) * (count))
-  for (int i = 0; i < LAYERS; i++) {
-    const Shape s = SHAPE[i];
-    const int64_t p = s.side * s.side;
-    n->count += s.out * s.in * s.kernel * s.kernel + 2 * s.out * (job->norms[i] == ELEMENT ? p : 1);
-    if (s.out * p > deepest) deepest = s.out * p;
-    if (s.out * after_pool(s) * after_pool(s) > widest)
-      widest = s.out * after_pool(s) * after_pool(s);
-  }
-  const Shape last = SHAPE[LAYERS - 1];
-  n->count += CLASSES * last.out + CLASSES;
-  n->parameters = VECS((n->count + LANES - 1) / LANES);
-  n->velocity = VECS((n->count + LANES - 1) / LANES);
-  n->gradients = VECS((n->count + LANES - 1) / LANES);
-#define TENSOR(name, size)                                        \
-  n_##name = memory ? (float *)n->parameters + offset : 0;        \
-  g_##name = memory ? (float *)n->gradients + offset : 0;         \
-  offset += size
-  float *n_weight, *g_weight, *n_scale, *g_scale, *n_shift, *g_shift, *n_bias, *g_bias;
-  for (int i = 0; i < LAYERS; i++) {
-    Layer *l = n->layer + i;
-    const Shape s = SHAPE[i];
-    const int64_t p = s.side * s.side, k = s.kernel * s.kernel;
-    l->shape = s, l->norm = job->norms[i], l->groups = job->groups[i];
-    l->affine = l->norm == ELEMENT ? s.out * p : s.out;
-    TENSOR(weight, s.out * s.in * k);
-    TENSOR(scale, l->affine);
-    TENSOR(shift, l->affine);
-    l->weight = n_weight, l->scale = n_scale, l->shift = n_shift;
-    l->weight_gradient = g_weight, l->scale_gradient = g_scale, l->shift_gradient = g_shift;
-    if (l->norm == BATCH) {
-      l->running_mean = job->statistics + at, l->running_variance = job->statistics + at + s.out;
-      at += 2 * s.out;
-    }
-    // The images are kept; inputs of other layers are made again where there are several blocks.
-    l->input = VECS((i == 0 ? blocks : 1) * s.in * framed(s) * framed(s));
-    l->relu_out = VECS(blocks * s.out * p);
-    l->norm_out = VECS(s.out * p);
-    l->gradient = VECS(s.out * spread(s) * spread(s));
-    l->mean = VECS(blocks * s.out), l->rstd = VECS(blocks * s.out);
-    l->sums = VECS(s.out), l->products = VECS(s.out);
-    l->weight_sums = VECS(s.out * s.in * k);
-    l->scale_sums = take(&memory, &used, sizeof(part) * l->affine);
-    l->shift_sums = take(&memory, &used, sizeof(part) * l->affine);
-    l->packed = take(&memory, &used, sizeof(float) * s.out * s.in * k);
-    l->packed_transposed = take(&memory, &used, sizeof(float) * s.out * s.in * k);
-  }
-  TENSOR(weight, CLASSES * last.out);
-  TENSOR(bias, CLASSES);
-  n->weight = n_weight, n->bias = n_bias, n->weight_gradient = g_weight, n->bias_gradient = g_bias;
-  n->weight_sums = VECS(CLASSES * last.out), n->bias_sums = VECS(CLASSES);
-  n->features = last.pool ? VECS(last.out * after_pool(last) * after_pool(last))
-                          : n->layer[LAYERS - 1].norm_out;
-  n->pooled = VECS(widest);
-  n->stride = deepest, n->dnorm = VECS(blocks * deepest);
-  n->pixel_lut = job->pixel_lut;
-  return used;
+static vec *vecs(Arena *arena, int64_t count) {
+  return allocate(arena, (int64_t)sizeof(vec) * count);
 }
 
-// Where images are independent of each other, one block of them at a time will do.
+static float *offset_by(vec *base, int64_t count) { return base ? (float *)base + count : 0; }
+
+// Lay out a layer for B blocks. Its parameters begin at `offset` among the network's, `running`
+// (O, O) are its running mean and variance; returns the offset of what comes after it.
+static int64_t lay_out_layer(const Network *n, Layer *l, int64_t offset, float *running,
+                             int64_t blocks, Arena *arena) {
+  const Shape s = l->shape;
+  const int64_t scale = offset + weights(s), shift = scale + l->scales, out = s.out * plane(s);
+  const int64_t packed = (int64_t)sizeof(float) * weights(s);
+  const int64_t folded = (int64_t)sizeof(quarter) * l->scales;
+  l->weight = offset_by(n->parameters, offset), l->dweight = offset_by(n->gradients, offset);
+  l->scale = offset_by(n->parameters, scale), l->dscale = offset_by(n->gradients, scale);
+  l->shift = offset_by(n->parameters, shift), l->dshift = offset_by(n->gradients, shift);
+  l->running_mean = running, l->running_variance = running ? running + s.out : 0;
+  // All blocks of images are kept. Other inputs are made again from `relu_out` on the way back.
+  l->input = vecs(arena, (l == n->layer ? blocks : 1) * s.in * input_side(s) * input_side(s));
+  l->relu_out = vecs(arena, blocks * out);
+  l->norm_out = vecs(arena, out);
+  l->dconv = vecs(arena, s.out * grad_side(s) * grad_side(s));
+  l->mean = vecs(arena, blocks * s.out), l->rstd = vecs(arena, blocks * s.out);
+  l->mean_dy = vecs(arena, s.out), l->mean_dy_xhat = vecs(arena, s.out);
+  l->dweight_lanes = vecs(arena, weights(s));
+  l->dscale_lanes = allocate(arena, folded), l->dshift_lanes = allocate(arena, folded);
+  l->packed = allocate(arena, packed), l->packed_transposed = allocate(arena, packed);
+  return shift + l->scales;
+}
+
+// Lay out a network for B blocks, in memory that is all zeros; returns the bytes that takes.
+static int64_t lay_out(Network *n, const Job *job, int64_t blocks, char *memory) {
+  Arena arena = {memory, 0};
+  int64_t largest = 0, largest_pooled = 0;
+  const Shape last = SHAPE[LAYERS - 1];
+  n->count = CLASSES * last.out + CLASSES;
+  for (int i = 0; i < LAYERS; i++) {
+    Layer *l = n->layer + i;
+    const Shape s = l->shape = SHAPE[i];
+    const int64_t out = s.out * plane(s), pooled = s.out * pooled_side(s) * pooled_side(s);
+    l->norm = job->norms[i], l->groups = job->groups[i];
+    l->scales = l->norm == ELEMENT ? (int)out : s.out;
+    n->count += weights(s) + 2 * l->scales;
+    if (out > largest) largest = out;
+    if (pooled > largest_pooled) largest_pooled = pooled;
+  }
+  const int64_t whole = (n->count + LANES - 1) / LANES;
+  n->parameters = vecs(&arena, whole);
+  n->velocity = vecs(&arena, whole);
+  n->gradients = vecs(&arena, whole);
+  int64_t offset = 0;
+  float *running = job->running;
+  for (int i = 0; i < LAYERS; i++) {
+    Layer *l = n->layer + i;
+    const int batch = l->norm == BATCH;
+    offset = lay_out_layer(n, l, offset, batch ? running : 0, blocks, &arena);
+    if (batch) running += 2 * l->shape.out;
+  }
+  const int64_t bias = offset + CLASSES * last.out;
+  n->weight = offset_by(n->parameters, offset), n->dweight = offset_by(n->gradients, offset);
+  n->bias = offset_by(n->parameters, bias), n->dbias = offset_by(n->gradients, bias);
+  n->dweight_lanes = vecs(&arena, CLASSES * last.out), n->dbias_lanes = vecs(&arena, CLASSES);
+  n->features = last.pool ? vecs(&arena, last.out * pooled_side(last) * pooled_side(last))
+                          : n->layer[LAYERS - 1].norm_out;
+  n->dpooled = vecs(&arena, largest_pooled);
+  n->dnorm_stride = largest, n->dnorm = vecs(&arena, blocks * largest);
+  n->pixel_lut = job->pixel_lut;
+  return arena.used;
+}
+
+// B: batch norm's statistics need all blocks of a batch, where it trains. Otherwise images are
+// independent, and a block goes all the way through while it is in the cache.
 static int64_t blocks_of(const Job *job) {
   const int64_t most = job->batch_size < job->count ? job->batch_size : job->count;
-  for (int i = 0; i < LAYERS; i++)
-    if (job->norms[i] == BATCH && job->velocity) return (most + LANES - 1) / LANES;
-  return 1;
+  const int batch = job->norms[0] == BATCH;  // a network has it in all of its layers or in none
+  return batch && job->velocity ? (most + LANES - 1) / LANES : 1;
 }
 
 static void set_up(Network *n, const Job *job) {
@@ -293,325 +345,74 @@ static void set_up(Network *n, const Job *job) {
   __builtin_memcpy(n->parameters, job->parameters, sizeof(float) * (size_t)n->count);
 }
 
-// ---- convolution -------------------------------------------------------------------------------
+// ---- images ------------------------------------------------------------------------------------
 
-// y[c][p] = Σ w·x for `C` channels of `N` registers of neighbouring values. Lengths are counted in
-// registers. The sum's order is that of in, ky, kx, whatever the tile.
-INLINE void conv_tile(const int C, const int N, const int K, const int in, const reg *x,
-                      const int xrow, const int xplane, const float *w, reg *y, const int yplane,
-                      const int relu) {
-  reg sum[TILE];
-  UNROLL for (int c = 0; c < C * N; c++) sum[c] = (reg){0};
-  for (int i = 0; i < in; i++)
-    for (int ky = 0; ky < K; ky++) {
-      const reg *row = x + i * xplane + ky * xrow;
-      UNROLL for (int kx = 0; kx < K; kx++) {
-        UNROLL for (int c = 0; c < C; c++) {
-          const reg weight = w[c] - (reg){0};
-          UNROLL for (int p = 0; p < N; p++)
-            sum[c * N + p] = fused_reg(weight, row[kx * PARTS + p], sum[c * N + p]);
-        }
-        w += C;
-      }
+// The nearest whole number to a position, or that of the border, −1 or SIDE, where it is outside or
+// not a number.
+INLINE vec nearest_pixel(vec position) {
+  const vec least = broadcast(-1), most = broadcast(SIDE);
+  position = choose(position > least, position, least);
+  return round_to_even(choose(position < most, position, most));
+}
+
+// Warp the first `lanes` images of `order` into the first layer's input, (1, F, F): each pixel gets
+// the value of the one that is nearest to where its affine map points. `images` have a border of
+// background, (·, SIDE + 2, SIDE + 2); without `maps` (lanes, 2, 3) they stay as they are.
+static void warp(const Network *n, const uint8_t *images, const int64_t *order, const float *maps,
+                 int lanes, vec *to) {
+  const Shape s = SHAPE[0];
+  const float centre = (SIDE - 1) / 2.0f;
+  const int from_side = SIDE + 2, to_side = input_side(s);
+  const uint8_t *image[LANES];
+  float m[6][LANES];
+  for (int i = 0; i < LANES; i++) {
+    const int j = i < lanes ? i : 0;
+    image[i] = images + order[j] * from_side * from_side + from_side + 1;
+    for (int k = 0; k < 6; k++) m[k][i] = maps ? maps[6 * j + k] : k == 0 || k == 4;
+  }
+  vec v[6];
+  __builtin_memcpy(v, m, sizeof v);
+  for (int y = 0; y < SIDE; y++) {
+    const vec py = broadcast((float)y - centre);
+    const vec column = fused(v[1], py, v[2] + centre), row = fused(v[4], py, v[5] + centre);
+    for (int x = 0; x < SIDE; x++) {
+      const vec px = broadcast((float)x - centre);
+      const vec source = nearest_pixel(fused(v[3], px, row)) * (float)from_side +
+                         nearest_pixel(fused(v[0], px, column));
+      const ivec whole = __builtin_convertvector(source, ivec);
+      int32_t index[LANES];
+      __builtin_memcpy(index, &whole, sizeof index);
+      float *pixel = (float *)(to + (y + s.pad) * to_side + x + s.pad);
+      for (int i = 0; i < LANES; i++) pixel[i] = n->pixel_lut[image[i][index[i]]];
     }
-  UNROLL for (int c = 0; c < C; c++) {
-    UNROLL for (int p = 0; p < N; p++)
-      y[c * yplane + p] = relu ? positive(sum[c * N + p]) : sum[c * N + p];
-  }
-}
-
-// `C` channels of all pixels.
-INLINE void conv_planes(const int C, const int N, const int K, const int in, const reg *x,
-                        const int xside, const float *w, reg *y, const int side, const int relu) {
-  const int xrow = xside * PARTS, xplane = xside * xrow, yrow = side * PARTS, yplane = side * yrow;
-  const int rest = yrow % N;
-  for (int row = 0; row < side; row++) {
-    for (int p = 0; p < yrow - rest; p += N)
-      conv_tile(C, N, K, in, x + row * xrow + p, xrow, xplane, w, y + row * yrow + p, yplane, relu);
-    if (rest)
-      conv_tile(C, rest, K, in, x + row * xrow + yrow - rest, xrow, xplane, w,
-                y + row * yrow + yrow - rest, yplane, relu);
-  }
-}
-
-// x: (in, xside, xside); packed as by `pack`; y: (out, side, side).
-INLINE void conv(const int C, const int N, const int K, const int in, const vec *x, const int xside,
-                 const float *packed, const int out, vec *y, const int side, const int relu) {
-  const int rest = out % C, size = in * K * K, plane = side * side * PARTS;
-  for (int c = 0; c < out - rest; c += C)
-    conv_planes(C, N, K, in, (const reg *)x, xside, packed + c * size, (reg *)y + c * plane, side,
-                relu);
-  if (rest)
-    conv_planes(rest, N, K, in, (const reg *)x, xside, packed + (out - rest) * size,
-                (reg *)y + (out - rest) * plane, side, relu);
-}
-
-// Weights (out, in, K, K) in the order in which conv_tile reads them.
-static void pack(const Layer *l) {
-  const Shape s = l->shape;
-  const int kk = s.kernel * s.kernel;
-  float *packed = l->packed;
-  for (int c = 0; c < s.out; c += s.channels)
-    for (int i = 0; i < s.in * kk; i++)
-      for (int o = c; o < s.out && o < c + s.channels; o++) *packed++ = l->weight[o * s.in * kk + i];
-}
-
-// Weights for the gradient of the input: (in, out, K, K), the kernel turned by 180 degrees.
-static void pack_transposed(const Layer *l) {
-  const Shape s = l->shape;
-  const int kk = s.kernel * s.kernel;
-  float *packed = l->packed_transposed;
-  for (int c = 0; c < s.in; c += s.channels_back)
-    for (int o = 0; o < s.out; o++)
-      for (int k = kk - 1; k >= 0; k--)
-        for (int i = c; i < s.in && i < c + s.channels_back; i++)
-          *packed++ = l->weight[(o * s.in + i) * kk + k];
-}
-
-// sums[c][k] += Σ over some rows of gradient·input, for `C` channels and a row of the kernel.
-INLINE void weights_tile(const int C, const int K, const reg *x, const int xrow, const reg *g,
-                         const int grow, const int gplane, const int rows, const int columns,
-                         reg *sums, const int sumplane) {
-  reg sum[TILE];
-  UNROLL for (int c = 0; c < C; c++) {
-    UNROLL for (int k = 0; k < K; k++) sum[c * K + k] = sums[c * sumplane + k * PARTS];
-  }
-  for (int r = 0; r < rows; r++)
-    for (int p = 0; p < columns; p++) {
-      UNROLL for (int c = 0; c < C; c++) {
-        const reg gradient = g[c * gplane + r * grow + p * PARTS];
-        UNROLL for (int k = 0; k < K; k++)
-          sum[c * K + k] = fused_reg(gradient, x[r * xrow + (p + k) * PARTS], sum[c * K + k]);
-      }
-    }
-  UNROLL for (int c = 0; c < C; c++) {
-    UNROLL for (int k = 0; k < K; k++) sums[c * sumplane + k * PARTS] = sum[c * K + k];
-  }
-}
-
-// x: (in, framed, framed); g: the gradient in its border; sums: (out, in, K, K).
-INLINE void weight_gradient(const Shape s, const vec *x, const vec *g, vec *sums) {
-  const int C = s.channels_weights, K = s.kernel, rest = s.out % C;
-  const int xrow = framed(s) * PARTS, xplane = framed(s) * xrow;
-  const int grow = spread(s) * PARTS, gplane = spread(s) * grow, sumplane = s.in * K * K * PARTS;
-  // A few rows of all channels stay in the cache.
-  const int most = s.side < 36 ? 36 / s.side : 1;
-  g += border(s) * (spread(s) + 1);
-  for (int row = 0; row < s.side; row += most) {
-    const int rows = s.side - row < most ? s.side - row : most;
-    for (int c = 0; c < s.out; c += C)
-      for (int i = 0; i < s.in; i++)
-        for (int ky = 0; ky < K; ky++)
-          for (int lane = 0; lane < PARTS; lane++) {
-            const reg *from = (const reg *)x + i * xplane + (row + ky) * xrow + lane;
-            const reg *by = (const reg *)g + c * gplane + row * grow + lane;
-            reg *to = (reg *)sums + c * sumplane + (i * K + ky) * K * PARTS + lane;
-            if (c + C <= s.out)
-              weights_tile(C, K, from, xrow, by, grow, gplane, rows, s.side, to, sumplane);
-            else if (rest)
-              weights_tile(rest, K, from, xrow, by, grow, gplane, rows, s.side, to, sumplane);
-          }
-  }
-}
-
-// ---- normalization -----------------------------------------------------------------------------
-
-static const float EPSILON = 1e-5f, RUNNING = 0.1f;  // PyTorch's
-
-INLINE vec mask(int lanes) {
-  float m[LANES];
-  for (int i = 0; i < LANES; i++) m[i] = i < lanes;
-  vec v;
-  __builtin_memcpy(&v, m, sizeof v);
-  return v;
-}
-
-// Mean, and sum of squared deviations from it, of each channel of a block: (out) each. The sum is
-// kept in the place of `rstd` until `group_statistics` or `batch_statistics` turn it into that.
-static void moments(const Layer *l, int block) {
-  const int p = plane_of(l), out = l->shape.out;
-  for (int c = 0; c < out; c++) {
-    const vec *a = l->relu_out + (block * out + c) * p;
-    vec s0 = zero(), s1 = zero();
-    for (int i = 0; i < p - 1; i += 2) s0 += a[i], s1 += a[i + 1];
-    if (p % 2) s0 += a[p - 1];
-    const vec m = (s0 + s1) / (float)p;
-    s0 = s1 = zero();
-    for (int i = 0; i < p - 1; i += 2) {
-      const vec d0 = a[i] - m, d1 = a[i + 1] - m;
-      s0 = fused(d0, d0, s0), s1 = fused(d1, d1, s1);
-    }
-    if (p % 2) s0 = fused(a[p - 1] - m, a[p - 1] - m, s0);
-    l->mean[block * out + c] = m, l->rstd[block * out + c] = s0 + s1;
-  }
-}
-
-// Mean and rstd over the channels of each group and space, from the channels' moments: (out) each.
-static void group_statistics(const Layer *l) {
-  vec *mean = l->mean, *rstd = l->rstd;
-  const int size = l->shape.out / l->groups;
-  const float p = (float)plane_of(l);
-  for (int g = 0; g < l->shape.out; g += size) {
-    vec m = zero(), m2 = zero();
-    for (int c = g; c < g + size; c++) m += mean[c];
-    m /= (float)size;
-    for (int c = g; c < g + size; c++) {
-      const vec d = mean[c] - m;
-      m2 += fused(d * d, all(p), rstd[c]);
-    }
-    const vec scale = 1 / root(m2 / (p * (float)size) + EPSILON);
-    for (int c = g; c < g + size; c++) mean[c] = m, rstd[c] = scale;
-  }
-}
-
-static float lane_of(const vec *v, int lane) { return ((const float *)v)[lane]; }
-
-// Mean and rstd of each channel over `count` images and space, for all blocks: (out) each; updates
-// the running statistics.
-static void batch_statistics(const Layer *l, int count) {
-  const int out = l->shape.out, blocks = (count + LANES - 1) / LANES;
-  const double p = plane_of(l), size = p * count;
-  for (int c = 0; c < out; c++) {
-    double mean = 0, m2 = 0;
-    for (int i = 0; i < count; i++) mean += lane_of(l->mean + i / LANES * out + c, i % LANES);
-    mean /= count;
-    for (int i = 0; i < count; i++) {
-      const double d = lane_of(l->mean + i / LANES * out + c, i % LANES) - mean;
-      m2 += lane_of(l->rstd + i / LANES * out + c, i % LANES) + d * d * p;
-    }
-    const float rstd = (float)(1 / __builtin_sqrt(m2 / size + EPSILON));
-    for (int b = 0; b < blocks; b++) {
-      l->mean[b * out + c] = all((float)mean);
-      l->rstd[b * out + c] = all(rstd);
-    }
-    l->running_mean[c] += RUNNING * ((float)mean - l->running_mean[c]);
-    l->running_variance[c] += RUNNING * ((float)(m2 / (size - 1)) - l->running_variance[c]);
-  }
-}
-
-// Mean and rstd of each channel as batch norm applies them in evaluation mode.
-static void running_statistics(const Layer *l) {
-  for (int c = 0; c < l->shape.out; c++) {
-    l->mean[c] = all(l->running_mean[c]);
-    l->rstd[c] = 1 / root(all(l->running_variance[c] + EPSILON));
-  }
-}
-
-// norm_out = (relu_out − mean)·rstd·scale + shift for a block, (out, S, S), written inside a border
-// of `frame` zeros.
-INLINE void normalize(const Layer *l, const Shape s, int block, vec *to, const int frame) {
-  const int side = s.side, p = side * side, tside = side + 2 * frame;
-  for (int c = 0; c < s.out; c++) {
-    const vec *a = l->relu_out + (block * s.out + c) * p;
-    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c];
-    vec *t = to + c * tside * tside + frame * (tside + 1);
-    if (l->norm == ELEMENT) {
-      const float *scale = l->scale + c * p, *shift = l->shift + c * p;
-      for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) {
-          const int i = y * side + x;
-          t[y * tside + x] = fused((a[i] - mean) * rstd, all(scale[i]), all(shift[i]));
-        }
-    } else {
-      const vec scale = rstd * l->scale[c], shift = l->shift[c] - mean * scale;
-      for (int y = 0; y < side; y++)
-        for (int x = 0; x < side; x++) t[y * tside + x] = fused(a[y * side + x], scale, shift);
-    }
-  }
-}
-
-// For a block's channels, the sums over the plane of the gradient of the normalized output, and of
-// its product with the normalized value: (out) each, and the gradients of shift and scale.
-static void gradient_sums(const Network *n, const Layer *l, int block) {
-  const int p = plane_of(l), out = l->shape.out;
-  for (int c = 0; c < out; c++) {
-    const vec *a = l->relu_out + (block * out + c) * p, *d = dnorm(n, block) + c * p;
-    const vec mean = l->mean[block * out + c], rstd = l->rstd[block * out + c];
-    vec sum = zero(), product = zero();
-    if (l->norm == ELEMENT) {
-      part *scale_sums = l->scale_sums + c * p, *shift_sums = l->shift_sums + c * p;
-      const float *scale = l->scale + c * p;
-      for (int i = 0; i < p; i++) {
-        const vec both = d[i] * ((a[i] - mean) * rstd), factor = all(scale[i]);
-        shift_sums[i] += fold(d[i]), scale_sums[i] += fold(both);
-        sum = fused(d[i], factor, sum), product = fused(both, factor, product);
-      }
-      l->sums[c] = sum, l->products[c] = product;
-    } else {
-      for (int i = 0; i < p; i++) sum += d[i], product = fused(d[i], a[i] - mean, product);
-      product *= rstd;
-      l->shift_sums[c] += fold(sum), l->scale_sums[c] += fold(product);
-      l->sums[c] = sum * l->scale[c], l->products[c] = product * l->scale[c];
-    }
-  }
-}
-
-// Gradient of the convolution's output, (out, S, S): rstd·(scale·d − sum − normalized·product), the
-// sums being means by now, and 0 where ReLU gave 0.
-INLINE void norm_backward(const Network *n, const Layer *l, const Shape s, int block, vec lanes) {
-  const int side = s.side, p = side * side, gside = spread(s);
-  for (int c = 0; c < s.out; c++) {
-    const vec *a = l->relu_out + (block * s.out + c) * p, *d = dnorm(n, block) + c * p;
-    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c] * lanes;
-    const vec m1 = -l->sums[c], m2 = -(l->products[c] * l->rstd[block * s.out + c]);
-    vec *g = l->gradient + c * gside * gside + border(s) * (gside + 1);
-    const float *scale = l->norm == ELEMENT ? l->scale + c * p : l->scale + c;
-    const int step = l->norm == ELEMENT;
-    for (int y = 0; y < side; y++)
-      for (int x = 0; x < side; x++) {
-        const int i = y * side + x;
-        const vec v = rstd * fused(a[i] - mean, m2, fused(d[i], all(scale[i * step]), m1));
-        g[y * gside + x] = choose(a[i] > zero(), v, zero());
-      }
-  }
-}
-
-// Turn the channels' sums into means over their group: (out) each.
-static void group_means(const Layer *l) {
-  const int size = l->shape.out / l->groups;
-  const float count = (float)(size * plane_of(l));
-  for (int g = 0; g < l->shape.out; g += size) {
-    vec sum = zero(), product = zero();
-    for (int c = g; c < g + size; c++) sum += l->sums[c], product += l->products[c];
-    for (int c = g; c < g + size; c++) l->sums[c] = sum / count, l->products[c] = product / count;
-  }
-}
-
-// Turn the channels' sums into means over the batch and the plane: (out) each.
-static void batch_means(const Layer *l, int images) {
-  const float count = (float)plane_of(l) * (float)images;
-  for (int c = 0; c < l->shape.out; c++) {
-    l->sums[c] = all(total_part(l->shift_sums[c]) * l->scale[c] / count);
-    l->products[c] = all(total_part(l->scale_sums[c]) * l->scale[c] / count);
   }
 }
 
 // ---- pool --------------------------------------------------------------------------------------
-// Of an odd side the last row and column are left out, as in PyTorch.
+// A max pool of 2×2. Of an odd side the last row and column are left out, as in PyTorch.
 
-// Max pool of 2 by 2: (out, S, S) to (out, S/2, S/2), inside a border of `frame` zeros.
-static void pool(const Shape s, const vec *from, vec *to, int frame) {
-  const int side = s.side, half = side / 2, tside = half + 2 * frame;
+// x (O, S, S) to y (O, H, H), which has a frame of `pad` zeros.
+static void pool_forward(const Shape s, const vec *x, vec *y, int pad) {
+  const int side = s.side, half = side / 2, to_side = half + 2 * pad;
   for (int c = 0; c < s.out; c++)
-    for (int y = 0; y < half; y++)
-      for (int x = 0; x < half; x++) {
-        const vec *f = from + (c * side + 2 * y) * side + 2 * x;
-        to[(c * tside + y + frame) * tside + x + frame] =
+    for (int row = 0; row < half; row++)
+      for (int column = 0; column < half; column++) {
+        const vec *f = x + (c * side + 2 * row) * side + 2 * column;
+        y[(c * to_side + row + pad) * to_side + column + pad] =
             larger(larger(f[0], f[1]), larger(f[side], f[side + 1]));
       }
 }
 
-// Gradient of a pool's input, (out, S, S), from that of its output, (out, S/2, S/2): the first of
-// the largest gets all, as in PyTorch.
-static void pool_backward(const Shape s, const vec *from, const vec *d, vec *to) {
+// dy (O, H, H) to dx (O, S, S): the first of the largest of x gets all, as in PyTorch.
+static void pool_backward(const Shape s, const vec *x, const vec *dy, vec *dx) {
   const int side = s.side, half = side / 2;
-  if (side % 2) __builtin_memset(to, 0, sizeof(vec) * (size_t)(s.out * side * side));
+  if (side % 2) __builtin_memset(dx, 0, sizeof(vec) * (size_t)(s.out * side * side));
   for (int c = 0; c < s.out; c++)
-    for (int y = 0; y < half; y++)
-      for (int x = 0; x < half; x++) {
-        const vec *f = from + (c * side + 2 * y) * side + 2 * x;
-        vec *t = to + (c * side + 2 * y) * side + 2 * x;
-        const vec g = d[(c * half + y) * half + x];
+    for (int row = 0; row < half; row++)
+      for (int column = 0; column < half; column++) {
+        const vec *f = x + (c * side + 2 * row) * side + 2 * column;
+        vec *t = dx + (c * side + 2 * row) * side + 2 * column;
+        const vec g = dy[(c * half + row) * half + column];
         const vec f0 = f[0], f1 = f[1], f2 = f[side], f3 = f[side + 1];
         const vec best = larger(larger(f0, f1), larger(f2, f3));
         const ivec i0 = f0 == best, i1 = (f1 == best) & ~i0, i2 = (f2 == best) & ~(i0 | i1);
@@ -621,221 +422,484 @@ static void pool_backward(const Shape s, const vec *from, const vec *d, vec *to)
       }
 }
 
-// ---- layers ------------------------------------------------------------------------------------
-// Each with its own shape as constants, so that the compiler unrolls its tiles.
+// ---- convolution and ReLU ----------------------------------------------------------------------
+// Lengths of rows and planes are counted in registers here; `width` is a row's length in pixels.
 
-// The input of a layer for a block: (in, S + K − 1, S + K − 1).
-static const vec *input(const Network *n, int layer, int block) {
-  const Shape s = SHAPE[0];
-  return n->layer[layer].input + (layer == 0 ? block * s.in * framed(s) * framed(s) : 0);
+// Sums of `C` channels by `N` registers of neighbouring values: y[c][p] = Σ w·x over in, ky and kx,
+// in this order whatever the tile. x and y point to the tile's first value, w to its weights
+// (in, K, K, C). With `rectify` ReLU follows.
+INLINE void conv_tile(const int C, const int N, const int K, const int in, const reg *x,
+                      const int xrow, const int xplane, const float *w, reg *y, const int yplane,
+                      const int rectify) {
+  reg sum[MAX_SUMS];
+  UNROLL for (int c = 0; c < C * N; c++) sum[c] = (reg){0};
+  for (int i = 0; i < in; i++)
+    for (int ky = 0; ky < K; ky++) {
+      const reg *row = x + i * xplane + ky * xrow;
+      UNROLL for (int kx = 0; kx < K; kx++) {
+        UNROLL for (int c = 0; c < C; c++) {
+          const reg weight = w[c] - (reg){0};
+          UNROLL for (int p = 0; p < N; p++)
+            sum[c * N + p] = fused_reg(weight, row[kx * REGS + p], sum[c * N + p]);
+        }
+        w += C;
+      }
+    }
+  UNROLL for (int c = 0; c < C; c++) {
+    UNROLL for (int p = 0; p < N; p++)
+      y[c * yplane + p] = rectify ? relu(sum[c * N + p]) : sum[c * N + p];
+  }
 }
 
-// Convolution and ReLU of a layer for a block.
-static void forward_conv(const Network *n, int layer, int block) {
+// `C` channels of the output, (C, side, side), tile by tile.
+INLINE void conv_channels(const int C, const int N, const int K, const int in, const reg *x,
+                          const int xside, const float *w, reg *y, const int side,
+                          const int rectify) {
+  const int xrow = xside * REGS, xplane = xside * xrow, yrow = side * REGS, yplane = side * yrow;
+  const int rest = yrow % N;
+  for (int row = 0; row < side; row++) {
+    for (int p = 0; p < yrow - rest; p += N)
+      conv_tile(C, N, K, in, x + row * xrow + p, xrow, xplane, w, y + row * yrow + p, yplane,
+                rectify);
+    if (rest)
+      conv_tile(C, rest, K, in, x + row * xrow + yrow - rest, xrow, xplane, w,
+                y + row * yrow + yrow - rest, yplane, rectify);
+  }
+}
+
+// A convolution of a block: x (in, xside, xside) and packed weights to y (out, side, side).
+INLINE void conv(const int C, const int N, const int K, const int in, const vec *x, const int xside,
+                 const float *packed, const int out, vec *y, const int side, const int rectify) {
+  const int rest = out % C, size = in * K * K, yplane = side * side * REGS;
+  for (int c = 0; c < out - rest; c += C)
+    conv_channels(C, N, K, in, (const reg *)x, xside, packed + c * size, (reg *)y + c * yplane,
+                  side, rectify);
+  if (rest)
+    conv_channels(rest, N, K, in, (const reg *)x, xside, packed + (out - rest) * size,
+                  (reg *)y + (out - rest) * yplane, side, rectify);
+}
+
+// Weights (O, I, K, K) for the convolution, in the order in which `conv_tile` reads them: for each
+// tile's channels (I, K, K, channels).
+static void pack(const Layer *l) {
+  const Shape s = l->shape;
+  const int kk = s.kernel * s.kernel;
+  float *packed = l->packed;
+  for (int c = 0; c < s.out; c += s.tile_channels)
+    for (int i = 0; i < s.in * kk; i++)
+      for (int o = c; o < s.out && o < c + s.tile_channels; o++)
+        *packed++ = l->weight[o * s.in * kk + i];
+}
+
+// The same for its input's gradient, the transposed convolution: channels exchanged, (I, O, K, K),
+// and kernels turned by half a circle.
+static void pack_transposed(const Layer *l) {
+  const Shape s = l->shape;
+  const int kk = s.kernel * s.kernel;
+  float *packed = l->packed_transposed;
+  for (int c = 0; c < s.in; c += s.back_channels)
+    for (int o = 0; o < s.out; o++)
+      for (int k = kk - 1; k >= 0; k--)
+        for (int i = c; i < s.in && i < c + s.back_channels; i++)
+          *packed++ = l->weight[(o * s.in + i) * kk + k];
+}
+
+// Convolution and ReLU of a block: `input` (I, F, F) to `relu_out` (O, S, S). Each layer has a case
+// of its own, where its shape is constant, so that the compiler unrolls its tiles.
+static void conv_forward(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
-  const vec *x = input(n, layer, block);
-  vec *y = l->relu_out + block * l->shape.out * plane_of(l);
+  const vec *x = input_of(n, layer, block);
+  vec *y = l->relu_out + block * l->shape.out * plane(l->shape);
   switch (layer) {
-#define DO(i)                                                                           \
-  case i:                                                                               \
-    conv(SHAPE[i].channels, SHAPE[i].values, SHAPE[i].kernel, SHAPE[i].in, x,           \
-         framed(SHAPE[i]), l->packed, SHAPE[i].out, y, SHAPE[i].side, 1);               \
+#define DO(i)                                                                        \
+  case i:                                                                            \
+    conv(SHAPE[i].tile_channels, SHAPE[i].tile_regs, SHAPE[i].kernel, SHAPE[i].in, x, \
+         input_side(SHAPE[i]), l->packed, SHAPE[i].out, y, SHAPE[i].side, 1);        \
     break;
-    EACH(DO)
+    FOR_EACH_LAYER(DO)
 #undef DO
   }
 }
 
-// Normalization and pool of a layer for a block, into the next layer's input or, of the last one,
-// into `features`.
-static void forward_norm(const Network *n, int layer, int block) {
-  const Layer *l = n->layer + layer;
-  const int last = layer == LAYERS - 1, frame = last ? 0 : l[1].shape.pad;
-  vec *to = last ? n->features : l[1].input;
-  switch (layer) {
-#define DO(i)                                                                       \
-  case i:                                                                           \
-    if (SHAPE[i].pool)                                                              \
-      normalize(l, SHAPE[i], block, l->norm_out, 0), pool(SHAPE[i], l->norm_out, to, frame); \
-    else                                                                            \
-      normalize(l, SHAPE[i], block, to, SHAPE[i < LAYERS - 1 ? i + 1 : i].pad * !last);  \
-    break;
-    EACH(DO)
-#undef DO
+// sums[c][k] += Σ dy·x over `rows` rows of `columns` pixels, for `C` of the output's channels and
+// the K weights of one row of their kernels. One register of each vec, REGS apart, at a time.
+INLINE void dweight_tile(const int C, const int K, const reg *x, const int xrow, const reg *dy,
+                         const int dyrow, const int dyplane, const int rows, const int columns,
+                         reg *sums, const int sums_plane) {
+  reg sum[MAX_SUMS];
+  UNROLL for (int c = 0; c < C; c++) {
+    UNROLL for (int k = 0; k < K; k++) sum[c * K + k] = sums[c * sums_plane + k * REGS];
+  }
+  for (int r = 0; r < rows; r++)
+    for (int p = 0; p < columns; p++) {
+      UNROLL for (int c = 0; c < C; c++) {
+        const reg gradient = dy[c * dyplane + r * dyrow + p * REGS];
+        UNROLL for (int k = 0; k < K; k++)
+          sum[c * K + k] = fused_reg(gradient, x[r * xrow + (p + k) * REGS], sum[c * K + k]);
+      }
+    }
+  UNROLL for (int c = 0; c < C; c++) {
+    UNROLL for (int k = 0; k < K; k++) sums[c * sums_plane + k * REGS] = sum[c * K + k];
   }
 }
 
-// Gradient of a layer's convolution's output for a block, from `dnorm`; `lanes` is 0 where there is
-// no image.
-static void backward_norm(const Network *n, int layer, int block, vec lanes) {
-  const Layer *l = n->layer + layer;
-  switch (layer) {
-#define DO(i)                                          \
-  case i:                                              \
-    norm_backward(n, l, SHAPE[i], block, lanes);     \
-    break;
-    EACH(DO)
-#undef DO
+// Adds a block's gradient of the weights to `sums` (O, I, K, K), from the input x (I, F, F) and the
+// output's gradient dy (O, G, G).
+INLINE void conv_backward_weight(const Shape s, const vec *x, const vec *dy, vec *sums) {
+  const int C = s.dweight_channels, K = s.kernel, rest = s.out % C;
+  const int xrow = input_side(s) * REGS, xplane = input_side(s) * xrow;
+  const int dyrow = grad_side(s) * REGS, dyplane = grad_side(s) * dyrow;
+  const int sums_plane = s.in * K * K * REGS;
+  // Some 36 pixels of all channels, in whole rows, stay in the cache while all weights meet them.
+  const int most = s.side < 36 ? 36 / s.side : 1;
+  dy += grad_frame(s) * (grad_side(s) + 1);
+  for (int row = 0; row < s.side; row += most) {
+    const int rows = s.side - row < most ? s.side - row : most;
+    for (int c = 0; c < s.out; c += C)
+      for (int i = 0; i < s.in; i++)
+        for (int ky = 0; ky < K; ky++)
+          for (int r = 0; r < REGS; r++) {
+            const reg *from = (const reg *)x + i * xplane + (row + ky) * xrow + r;
+            const reg *by = (const reg *)dy + c * dyplane + row * dyrow + r;
+            reg *to = (reg *)sums + c * sums_plane + (i * K + ky) * K * REGS + r;
+            if (c + C <= s.out)
+              dweight_tile(C, K, from, xrow, by, dyrow, dyplane, rows, s.side, to, sums_plane);
+            else if (rest)
+              dweight_tile(rest, K, from, xrow, by, dyrow, dyplane, rows, s.side, to, sums_plane);
+          }
   }
 }
 
-// Adds the gradient of the weights; writes that of the input, (in, …), to d where d is not 0.
-INLINE void conv_backward(const Network *n, const Layer *l, const Shape s, const vec *x, vec *d) {
-  weight_gradient(s, x, l->gradient, l->weight_sums);
-  if (d)
-    conv(s.channels_back, s.values_back, s.kernel, s.out, l->gradient + rim(s) * (spread(s) + 1),
-         spread(s), l->packed_transposed, s.in, d, framed(s) - 2 * s.pad, 0);
+// Gradients of a block from `dconv`: adds that of the weights, and writes that of the input without
+// its frame, (I, side, side), to dx, unless that is null.
+INLINE void conv_backward_both(const Layer *l, const Shape s, const vec *x, vec *dx) {
+  conv_backward_weight(s, x, l->dconv, l->dweight_lanes);
+  if (dx)
+    conv(s.back_channels, s.back_regs, s.kernel, s.out, l->dconv + grad_rim(s) * (grad_side(s) + 1),
+         grad_side(s), l->packed_transposed, s.in, dx, input_side(s) - 2 * s.pad, 0);
 }
 
-// Gradients of a layer's weights and of its input for a block, through the pool before it.
-static void backward_conv(const Network *n, int layer, int block) {
+// A block back through a layer's convolution, and through the pool before it: from its `dconv` to
+// the `dnorm` (O, S, S) of the layer before. The first layer has weights alone to give a gradient.
+static void conv_backward(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const int pooled = layer > 0 && l[-1].shape.pool;
-  vec *d = layer == 0 ? 0 : pooled ? n->pooled : dnorm(n, block);
-  const vec *x = input(n, layer, block);
+  vec *dx = layer == 0 ? 0 : pooled ? n->dpooled : dnorm_of(n, block);
+  const vec *x = input_of(n, layer, block);
   switch (layer) {
-#define DO(i)                                       \
-  case i:                                           \
-    conv_backward(n, l, SHAPE[i], x, i ? d : 0);    \
+#define DO(i)                                         \
+  case i:                                             \
+    conv_backward_both(l, SHAPE[i], x, i ? dx : 0);   \
     break;
-    EACH(DO)
+    FOR_EACH_LAYER(DO)
 #undef DO
   }
-  if (pooled) pool_backward(l[-1].shape, l[-1].norm_out, d, dnorm(n, block));
+  if (pooled) pool_backward(l[-1].shape, l[-1].norm_out, dx, dnorm_of(n, block));
 }
 
-// Σ e^(y − largest) of CLASSES logits, in the order of classes; e and the first largest's place.
-INLINE double softmax(const float *y, double *e, int *best) {
-  *best = 0;
-  for (int k = 1; k < CLASSES; k++)
-    if (y[k] > y[*best]) *best = k;
-  double sum = 0;
-  for (int k = 0; k < CLASSES; k++) sum += e[k] = exponential((double)y[k] - (double)y[*best]);
-  return sum;
+// ---- normalization -----------------------------------------------------------------------------
+// x is `relu_out` and y the normalized output: y = xhat·scale + shift, xhat = (x − mean)·rstd.
+
+static const float EPSILON = 1e-5f, MOMENTUM = 0.1f;  // PyTorch's
+
+// Moments of each channel of a block, B (O): its mean, and the sum of squared deviations from it,
+// which stays where `rstd` belongs until one of the functions below makes that of it.
+static void moments(const Layer *l, int block) {
+  const int p = plane(l->shape), out = l->shape.out;
+  for (int c = 0; c < out; c++) {
+    const vec *x = l->relu_out + (block * out + c) * p;
+    vec s0 = zero(), s1 = zero();
+    for (int i = 0; i < p - 1; i += 2) s0 += x[i], s1 += x[i + 1];
+    if (p % 2) s0 += x[p - 1];
+    const vec mean = (s0 + s1) / (float)p;
+    s0 = s1 = zero();
+    for (int i = 0; i < p - 1; i += 2) {
+      const vec d0 = x[i] - mean, d1 = x[i + 1] - mean;
+      s0 = fused(d0, d0, s0), s1 = fused(d1, d1, s1);
+    }
+    if (p % 2) s0 = fused(x[p - 1] - mean, x[p - 1] - mean, s0);
+    l->mean[block * out + c] = mean, l->rstd[block * out + c] = s0 + s1;
+  }
 }
 
-// The average over the plane and the linear layer: features f (out), logits (LANES, CLASSES).
-static void head(const Network *n, vec *f, float *logits) {
+// Group and layer norm: mean and rstd over the channels of a group, (O), from their moments; for
+// the one block there is.
+static void group_statistics(const Layer *l) {
+  vec *mean = l->mean, *rstd = l->rstd;
+  const int size = l->shape.out / l->groups;
+  const float p = (float)plane(l->shape);
+  for (int g = 0; g < l->shape.out; g += size) {
+    vec m = zero(), squares = zero();
+    for (int c = g; c < g + size; c++) m += mean[c];
+    m /= (float)size;
+    for (int c = g; c < g + size; c++) {
+      const vec d = mean[c] - m;
+      squares += fused(d * d, broadcast(p), rstd[c]);
+    }
+    const vec r = 1 / square_root(squares / (p * (float)size) + EPSILON);
+    for (int c = g; c < g + size; c++) mean[c] = m, rstd[c] = r;
+  }
+}
+
+// Batch norm in training: mean and rstd of each channel over all images of the batch, the same for
+// all blocks, B (O), from the moments, in double precision. Updates the running ones, (O).
+static void batch_statistics(const Layer *l, int count) {
+  const int out = l->shape.out, blocks = (count + LANES - 1) / LANES;
+  const double p = plane(l->shape), size = p * count;
+  for (int c = 0; c < out; c++) {
+    double mean = 0, squares = 0;
+    for (int i = 0; i < count; i++) mean += lane(l->mean + i / LANES * out + c, i % LANES);
+    mean /= count;
+    for (int i = 0; i < count; i++) {
+      const double d = lane(l->mean + i / LANES * out + c, i % LANES) - mean;
+      squares += lane(l->rstd + i / LANES * out + c, i % LANES) + d * d * p;
+    }
+    const float rstd = (float)(1 / __builtin_sqrt(squares / size + EPSILON));
+    for (int b = 0; b < blocks; b++) {
+      l->mean[b * out + c] = broadcast((float)mean);
+      l->rstd[b * out + c] = broadcast(rstd);
+    }
+    l->running_mean[c] += MOMENTUM * ((float)mean - l->running_mean[c]);
+    l->running_variance[c] += MOMENTUM * ((float)(squares / (size - 1)) - l->running_variance[c]);
+  }
+}
+
+// Batch norm in evaluation: mean and rstd of each channel, (O), are the running ones.
+static void running_statistics(const Layer *l) {
+  for (int c = 0; c < l->shape.out; c++) {
+    l->mean[c] = broadcast(l->running_mean[c]);
+    l->rstd[c] = 1 / square_root(broadcast(l->running_variance[c] + EPSILON));
+  }
+}
+
+// Normalize a block: `relu_out` (O, S, S) to y (O, S, S), which has a frame of `pad` zeros.
+INLINE void normalize(const Layer *l, const Shape s, int block, vec *y, const int pad) {
+  const int side = s.side, p = side * side, to_side = side + 2 * pad;
+  for (int c = 0; c < s.out; c++) {
+    const vec *x = l->relu_out + (block * s.out + c) * p;
+    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c];
+    vec *t = y + c * to_side * to_side + pad * (to_side + 1);
+    if (l->norm == ELEMENT) {
+      const float *scale = l->scale + c * p, *shift = l->shift + c * p;
+      for (int row = 0; row < side; row++)
+        for (int column = 0; column < side; column++) {
+          const int i = row * side + column;
+          t[row * to_side + column] =
+              fused((x[i] - mean) * rstd, broadcast(scale[i]), broadcast(shift[i]));
+        }
+    } else {
+      const vec scale = rstd * l->scale[c], shift = l->shift[c] - mean * scale;
+      for (int row = 0; row < side; row++)
+        for (int column = 0; column < side; column++)
+          t[row * to_side + column] = fused(x[row * side + column], scale, shift);
+    }
+  }
+}
+
+// Normalization and pool of a block: `relu_out` (O, S, S) to the next layer's `input` in its frame
+// of zeros or, of the last layer, to `features` (O, H, H).
+static void norm_forward(const Network *n, int layer, int block) {
+  const Layer *l = n->layer + layer;
+  const int last = layer == LAYERS - 1, pad = last ? 0 : l[1].shape.pad;
+  vec *y = last ? n->features : l[1].input;
+  switch (layer) {
+#define DO(i)                                                                         \
+  case i:                                                                             \
+    if (SHAPE[i].pool)                                                                \
+      normalize(l, SHAPE[i], block, l->norm_out, 0),                                  \
+          pool_forward(SHAPE[i], l->norm_out, y, pad);                                \
+    else                                                                              \
+      normalize(l, SHAPE[i], block, y, SHAPE[i < LAYERS - 1 ? i + 1 : i].pad * !last); \
+    break;
+    FOR_EACH_LAYER(DO)
+#undef DO
+  }
+}
+
+// From a block's `dnorm` (O, S, S), here dy: adds Σ dy and Σ dy·xhat to the gradients of shift and
+// scale, (A), and leaves each channel's Σ scale·dy and Σ scale·dy·xhat where their means belong,
+// (O), until one of the two functions after this one makes these of them.
+static void norm_backward_sums(const Network *n, const Layer *l, int block) {
+  const int p = plane(l->shape), out = l->shape.out;
+  for (int c = 0; c < out; c++) {
+    const vec *x = l->relu_out + (block * out + c) * p, *dy = dnorm_of(n, block) + c * p;
+    const vec mean = l->mean[block * out + c], rstd = l->rstd[block * out + c];
+    vec sum = zero(), product = zero();
+    if (l->norm == ELEMENT) {
+      quarter *dscale = l->dscale_lanes + c * p, *dshift = l->dshift_lanes + c * p;
+      const float *scale = l->scale + c * p;
+      for (int i = 0; i < p; i++) {
+        const vec dy_xhat = dy[i] * ((x[i] - mean) * rstd), factor = broadcast(scale[i]);
+        dshift[i] += fold(dy[i]), dscale[i] += fold(dy_xhat);
+        sum = fused(dy[i], factor, sum), product = fused(dy_xhat, factor, product);
+      }
+      l->mean_dy[c] = sum, l->mean_dy_xhat[c] = product;
+    } else {
+      for (int i = 0; i < p; i++) sum += dy[i], product = fused(dy[i], x[i] - mean, product);
+      product *= rstd;
+      l->dshift_lanes[c] += fold(sum), l->dscale_lanes[c] += fold(product);
+      l->mean_dy[c] = sum * l->scale[c], l->mean_dy_xhat[c] = product * l->scale[c];
+    }
+  }
+}
+
+// Group and layer norm: a block's sums of each channel, (O), to means over its group.
+static void group_means(const Layer *l) {
+  const int size = l->shape.out / l->groups;
+  const float count = (float)(size * plane(l->shape));
+  for (int g = 0; g < l->shape.out; g += size) {
+    vec sum = zero(), product = zero();
+    for (int c = g; c < g + size; c++) sum += l->mean_dy[c], product += l->mean_dy_xhat[c];
+    for (int c = g; c < g + size; c++)
+      l->mean_dy[c] = sum / count, l->mean_dy_xhat[c] = product / count;
+  }
+}
+
+// Batch norm: the same means, (O), over all images of the batch, from the gradients of shift and
+// scale, which are sums over them.
+static void batch_means(const Layer *l, int images) {
+  const float count = (float)plane(l->shape) * (float)images;
+  for (int c = 0; c < l->shape.out; c++) {
+    l->mean_dy[c] = broadcast(sum_quarter(l->dshift_lanes[c]) * l->scale[c] / count);
+    l->mean_dy_xhat[c] = broadcast(sum_quarter(l->dscale_lanes[c]) * l->scale[c] / count);
+  }
+}
+
+// A block's `dnorm` (O, S, S), here dy, to `dconv` in its frame of zeros, (O, G, G):
+// rstd·(scale·dy − mean(scale·dy) − xhat·mean(scale·dy·xhat)), and 0 where ReLU gave 0. `mask` is 0
+// in lanes without an image, else 1.
+INLINE void normalize_backward(const Network *n, const Layer *l, const Shape s, int block,
+                               vec mask) {
+  const int side = s.side, p = side * side, to_side = grad_side(s);
+  for (int c = 0; c < s.out; c++) {
+    const vec *x = l->relu_out + (block * s.out + c) * p, *dy = dnorm_of(n, block) + c * p;
+    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c] * mask;
+    const vec offset = -l->mean_dy[c];
+    const vec slope = -(l->mean_dy_xhat[c] * l->rstd[block * s.out + c]);
+    vec *dx = l->dconv + c * to_side * to_side + grad_frame(s) * (to_side + 1);
+    const float *scale = l->norm == ELEMENT ? l->scale + c * p : l->scale + c;
+    const int step = l->norm == ELEMENT;
+    for (int row = 0; row < side; row++)
+      for (int column = 0; column < side; column++) {
+        const int i = row * side + column;
+        const vec dxhat = fused(dy[i], broadcast(scale[i * step]), offset);
+        const vec d = rstd * fused(x[i] - mean, slope, dxhat);
+        dx[row * to_side + column] = choose(x[i] > zero(), d, zero());
+      }
+  }
+}
+
+// A block back through a layer's normalization and ReLU, `dnorm` to `dconv`.
+static void norm_backward(const Network *n, int layer, int block, vec mask) {
+  const Layer *l = n->layer + layer;
+  switch (layer) {
+#define DO(i)                                            \
+  case i:                                                \
+    normalize_backward(n, l, SHAPE[i], block, mask);     \
+    break;
+    FOR_EACH_LAYER(DO)
+#undef DO
+  }
+}
+
+// ---- head: average, linear layer and loss ------------------------------------------------------
+
+// A block's average over the plane and linear layer: `features` (O, H, H) to their averages f (O)
+// and the logits (LANES, CLASSES).
+static void head_forward(const Network *n, vec *f, float *logits) {
   const Shape s = SHAPE[LAYERS - 1];
-  const int size = after_pool(s) * after_pool(s);
+  const int size = pooled_side(s) * pooled_side(s);
   for (int c = 0; c < s.out; c++) {
     vec sum = zero();
     for (int i = 0; i < size; i++) sum += n->features[c * size + i];
     f[c] = sum / (float)size;
   }
   for (int k = 0; k < CLASSES; k++) {
-    vec y = all(n->bias[k]);
-    for (int c = 0; c < s.out; c++) y = fused(f[c], all(n->weight[k * s.out + c]), y);
-    for (int i = 0; i < LANES; i++) logits[i * CLASSES + k] = lane_of(&y, i);
+    vec y = broadcast(n->bias[k]);
+    for (int c = 0; c < s.out; c++) y = fused(f[c], broadcast(n->weight[k * s.out + c]), y);
+    for (int i = 0; i < LANES; i++) logits[i * CLASSES + k] = lane(&y, i);
   }
 }
 
-// Cross-entropy of a block and the gradients of its `share`.
-static void head_backward(const Network *n, int block, const uint8_t *labels, int lanes,
-                          double share, Job *job) {
+// The gradient of a block's logits, (CLASSES), through the head: adds those of its weights and
+// writes that of the last layer's normalized output, `dnorm` (O, S, S).
+static void head_backward(const Network *n, int block, const vec *f, const vec *dlogits) {
   const Shape s = SHAPE[LAYERS - 1];
-  const int size = after_pool(s) * after_pool(s);
-  vec f[s.out];
-  float logits[LANES * CLASSES], dy[CLASSES][LANES];
-  head(n, f, logits);
-  __builtin_memset(dy, 0, sizeof dy);
-  for (int i = 0; i < lanes; i++) {
-    const float *y = logits + i * CLASSES;
-    double e[CLASSES];
-    int best;
-    const double sum = softmax(y, e, &best);
-    job->loss += logarithm(sum) + ((double)y[best] - (double)y[labels[i]]);
-    job->correct += best == labels[i];
-    for (int k = 0; k < CLASSES; k++) dy[k][i] = (float)((e[k] / sum - (k == labels[i])) * share);
-  }
-  vec gradient[CLASSES];
-  __builtin_memcpy(gradient, dy, sizeof gradient);
+  const int size = pooled_side(s) * pooled_side(s);
   for (int k = 0; k < CLASSES; k++) {
-    n->bias_sums[k] += gradient[k];
-    for (int c = 0; c < s.out; c++)
-      n->weight_sums[k * s.out + c] = fused(gradient[k], f[c], n->weight_sums[k * s.out + c]);
-  }
-  vec *to = s.pool ? n->pooled : dnorm(n, block);
-  for (int c = 0; c < s.out; c++) {
-    vec d = zero();
-    for (int k = 0; k < CLASSES; k++) d = fused(gradient[k], all(n->weight[k * s.out + c]), d);
-    d /= (float)size;
-    for (int i = 0; i < size; i++) to[c * size + i] = d;
-  }
-  if (s.pool) pool_backward(s, n->layer[LAYERS - 1].norm_out, to, dnorm(n, block));
-}
-
-// ---- images ------------------------------------------------------------------------------------
-
-// A position's nearest whole number, or the border's where that is outside or not a number.
-INLINE vec pixel(vec position) {
-  const vec least = all(-1), most = all(SIDE);
-  position = choose(position > least, position, least);
-  return nearest(choose(position < most, position, most));
-}
-
-// Warp a block's images, (SIDE + 2, SIDE + 2) with a border of background, by their affine maps,
-// (lanes, 2, 3), to the nearest pixel: (SIDE, SIDE) of what `pixel_lut` makes of it. Without maps
-// the images stay as they are.
-static void warp(const Network *n, const uint8_t *images, const int64_t *order, const float *maps,
-                  int lanes, vec *to) {
-  const Shape s = SHAPE[0];
-  const float centre = (SIDE - 1) / 2.0f;
-  const int row_of = SIDE + 2, tside = framed(s);
-  const uint8_t *image[LANES];
-  float m[6][LANES];
-  for (int i = 0; i < LANES; i++) {
-    const int j = i < lanes ? i : 0;
-    image[i] = images + order[j] * row_of * row_of + row_of + 1;
-    for (int k = 0; k < 6; k++) m[k][i] = maps ? maps[6 * j + k] : k == 0 || k == 4;
-  }
-  vec v[6];
-  __builtin_memcpy(v, m, sizeof v);
-  for (int y = 0; y < SIDE; y++) {
-    const vec py = all((float)y - centre);
-    const vec column = fused(v[1], py, v[2] + centre), row = fused(v[4], py, v[5] + centre);
-    for (int x = 0; x < SIDE; x++) {
-      const vec px = all((float)x - centre);
-      const vec at = pixel(fused(v[3], px, row)) * (float)row_of + pixel(fused(v[0], px, column));
-      const ivec index = __builtin_convertvector(at, ivec);
-      int32_t place[LANES];
-      __builtin_memcpy(place, &index, sizeof place);
-      float *value = (float *)(to + (y + s.pad) * tside + x + s.pad);
-      for (int i = 0; i < LANES; i++) value[i] = n->pixel_lut[image[i][place[i]]];
+    n->dbias_lanes[k] += dlogits[k];
+    for (int c = 0; c < s.out; c++) {
+      vec *sum = n->dweight_lanes + k * s.out + c;
+      *sum = fused(dlogits[k], f[c], *sum);
     }
   }
+  vec *dx = s.pool ? n->dpooled : dnorm_of(n, block);
+  for (int c = 0; c < s.out; c++) {
+    vec d = zero();
+    for (int k = 0; k < CLASSES; k++) d = fused(dlogits[k], broadcast(n->weight[k * s.out + c]), d);
+    d /= (float)size;
+    for (int i = 0; i < size; i++) dx[c * size + i] = d;
+  }
+  if (s.pool) pool_backward(s, n->layer[LAYERS - 1].norm_out, dx, dnorm_of(n, block));
+}
+
+// An image's cross-entropy, added to the job's loss, and whether its label has the first largest of
+// the logits y (CLASSES). Its softmax is e (CLASSES) divided by what is returned.
+INLINE double cross_entropy(Job *job, const float *y, int label, double *e) {
+  int best = 0;
+  for (int k = 1; k < CLASSES; k++)
+    if (y[k] > y[best]) best = k;
+  double sum = 0;
+  for (int k = 0; k < CLASSES; k++) sum += e[k] = exponential((double)y[k] - (double)y[best]);
+  job->loss += logarithm(sum) + ((double)y[best] - (double)y[label]);
+  job->correct += best == label;
+  return sum;
+}
+
+// The losses of a block's first `lanes` images, from logits (LANES, CLASSES) and labels (lanes),
+// and the gradient of their sum divided by `count`: dlogits (CLASSES), 0 in the other lanes.
+static void loss_backward(Job *job, const float *logits, const uint8_t *labels, int lanes,
+                          int count, vec *dlogits) {
+  float d[CLASSES][LANES];
+  __builtin_memset(d, 0, sizeof d);
+  for (int i = 0; i < lanes; i++) {
+    double e[CLASSES];
+    const double sum = cross_entropy(job, logits + i * CLASSES, labels[i], e);
+    for (int k = 0; k < CLASSES; k++)
+      d[k][i] = (float)((e[k] / sum - (k == labels[i])) * (1.0 / count));
+  }
+  __builtin_memcpy(dlogits, d, sizeof d);
 }
 
 // ---- a step ------------------------------------------------------------------------------------
+// `count` images of a batch, `blocks` blocks of them at a time.
 
 INLINE int lanes_left(int64_t count, int64_t first) {
   return count - first < LANES ? (int)(count - first) : LANES;
 }
 
-// Set the sums over a step's images to zero.
-static void clear(const Layer *l) {
-  const Shape s = l->shape;
-  __builtin_memset(l->weight_sums, 0, sizeof(vec) * (size_t)(s.out * s.in * s.kernel * s.kernel));
-  __builtin_memset(l->scale_sums, 0, sizeof(part) * (size_t)l->affine);
-  __builtin_memset(l->shift_sums, 0, sizeof(part) * (size_t)l->affine);
+// Packs the weights as they are now, and begins all sums over the batch with zero.
+static void begin_step(const Network *n) {
+  for (int i = 0; i < LAYERS; i++) {
+    const Layer *l = n->layer + i;
+    pack(l), pack_transposed(l);
+    __builtin_memset(l->dweight_lanes, 0, sizeof(vec) * (size_t)weights(l->shape));
+    __builtin_memset(l->dscale_lanes, 0, sizeof(quarter) * (size_t)l->scales);
+    __builtin_memset(l->dshift_lanes, 0, sizeof(quarter) * (size_t)l->scales);
+  }
+  const int out = SHAPE[LAYERS - 1].out;
+  __builtin_memset(n->dweight_lanes, 0, sizeof(vec) * CLASSES * (size_t)out);
+  __builtin_memset(n->dbias_lanes, 0, sizeof(vec) * CLASSES);
 }
 
-// Sum over the lanes: (count) of `vec` or `part` to (count) of float.
-static void collect(const vec *sums, float *gradient, int count) {
-  for (int i = 0; i < count; i++) gradient[i] = total(sums[i]);
-}
-
-static void collect_parts(const part *sums, float *gradient, int count) {
-  for (int i = 0; i < count; i++) gradient[i] = total_part(sums[i]);
-}
-
-// Layer by layer, each block through all that comes before the next statistics of the batch.
+// Layer by layer, from the images to `relu_out` and statistics of the last layer: each block goes
+// through the normalization before and the convolution, until the next statistics are complete.
 static void forward(const Network *n, int blocks, int count) {
   for (int i = 0; i < LAYERS; i++) {
     const Layer *l = n->layer + i;
     for (int b = 0; b < blocks; b++) {
-      if (i > 0) forward_norm(n, i - 1, b);
-      forward_conv(n, i, b);
+      if (i > 0) norm_forward(n, i - 1, b);
+      conv_forward(n, i, b);
       moments(l, b);
     }
     if (l->norm == BATCH)
@@ -845,7 +909,26 @@ static void forward(const Network *n, int blocks, int count) {
   }
 }
 
-// Layer by layer back, each block through all that comes before the next means over the batch.
+// The last layer's normalization, the head, the loss and back to that layer's `dnorm`, block by
+// block. `order` (count) are the batch's images, of which these blocks begin with number `first`.
+static void forward_and_backward_head(const Network *n, Job *job, const int64_t *order, int first,
+                                      int blocks, int count) {
+  for (int b = 0; b < blocks; b++) {
+    const int start = first + b * LANES, lanes = lanes_left(count, start);
+    uint8_t labels[LANES];
+    for (int i = 0; i < lanes; i++) labels[i] = job->labels[order[start + i]];
+    vec f[SHAPE[LAYERS - 1].out], dlogits[CLASSES];
+    float logits[LANES * CLASSES];
+    norm_forward(n, LAYERS - 1, b);
+    head_forward(n, f, logits);
+    loss_backward(job, logits, labels, lanes, count, dlogits);
+    head_backward(n, b, f, dlogits);
+    norm_backward_sums(n, n->layer + LAYERS - 1, b);
+  }
+}
+
+// Layer by layer back, as `forward`. With several blocks a layer's input holds the last one's, and
+// is made again.
 static void backward(const Network *n, int first, int blocks, int count) {
   for (int i = LAYERS - 1; i >= 0; i--) {
     const Layer *l = n->layer + i;
@@ -854,54 +937,46 @@ static void backward(const Network *n, int first, int blocks, int count) {
     else
       group_means(l);
     for (int b = 0; b < blocks; b++) {
-      backward_norm(n, i, b, mask(lanes_left(count, first + b * LANES)));
-      if (i > 0 && blocks > 1) forward_norm(n, i - 1, b);
-      backward_conv(n, i, b);
-      if (i > 0) gradient_sums(n, l - 1, b);
+      norm_backward(n, i, b, lane_mask(lanes_left(count, first + b * LANES)));
+      if (i > 0 && blocks > 1) norm_forward(n, i - 1, b);
+      conv_backward(n, i, b);
+      if (i > 0) norm_backward_sums(n, l - 1, b);
     }
   }
 }
 
-// Gradients of the mean loss of `count` images under their maps.
+// Sums of lanes, (count), to one gradient each.
+static void sum_gradients(const vec *lanes, float *gradient, int count) {
+  for (int i = 0; i < count; i++) gradient[i] = sum_lanes(lanes[i]);
+}
+
+// Gradients of the mean loss of `count` images `order` (count) under their `maps` (count, 2, 3).
 static void step(const Network *n, Job *job, const int64_t *order, const float *maps, int count) {
-  const int out = SHAPE[LAYERS - 1].out, together = n->layer[0].norm == BATCH;
-  for (int i = 0; i < LAYERS; i++)
-    pack(n->layer + i), pack_transposed(n->layer + i), clear(n->layer + i);
-  __builtin_memset(n->weight_sums, 0, sizeof(vec) * CLASSES * (size_t)out);
-  __builtin_memset(n->bias_sums, 0, sizeof(vec) * CLASSES);
-  // Where images are independent, each block goes all the way while it is in the cache.
-  const int blocks = together ? (count + LANES - 1) / LANES : 1;
+  begin_step(n);
+  const int blocks = n->layer[0].norm == BATCH ? (count + LANES - 1) / LANES : 1;
   for (int first = 0; first < count; first += blocks * LANES) {
     for (int b = 0; b < blocks; b++) {
       const int start = first + b * LANES;
       warp(n, job->images, order + start, maps + 6 * start, lanes_left(count, start),
-            (vec *)input(n, 0, b));
+           input_of(n, 0, b));
     }
     forward(n, blocks, count);
-    for (int b = 0; b < blocks; b++) {
-      const int start = first + b * LANES, lanes = lanes_left(count, start);
-      uint8_t label[LANES];
-      for (int i = 0; i < lanes; i++) label[i] = job->labels[order[start + i]];
-      forward_norm(n, LAYERS - 1, b);
-      head_backward(n, b, label, lanes, 1.0 / count, job);
-      gradient_sums(n, n->layer + LAYERS - 1, b);
-    }
+    forward_and_backward_head(n, job, order, first, blocks, count);
     backward(n, first, blocks, count);
   }
   for (int i = 0; i < LAYERS; i++) {
     const Layer *l = n->layer + i;
-    const Shape s = l->shape;
-    collect(l->weight_sums, l->weight_gradient, s.out * s.in * s.kernel * s.kernel);
-    collect_parts(l->scale_sums, l->scale_gradient, l->affine);
-    collect_parts(l->shift_sums, l->shift_gradient, l->affine);
+    sum_gradients(l->dweight_lanes, l->dweight, weights(l->shape));
+    for (int k = 0; k < l->scales; k++) l->dscale[k] = sum_quarter(l->dscale_lanes[k]);
+    for (int k = 0; k < l->scales; k++) l->dshift[k] = sum_quarter(l->dshift_lanes[k]);
   }
-  collect(n->weight_sums, n->weight_gradient, CLASSES * out);
-  collect(n->bias_sums, n->bias_gradient, CLASSES);
+  sum_gradients(n->dweight_lanes, n->dweight, CLASSES * SHAPE[LAYERS - 1].out);
+  sum_gradients(n->dbias_lanes, n->dbias, CLASSES);
 }
 
 // SGD with momentum, as PyTorch has it, on the gradient and that of l1·Σ|p|.
 static void update(const Network *n, const Job *job) {
-  const vec lr = all(-job->lr), momentum = all(job->momentum), l1 = all(job->l1);
+  const vec lr = broadcast(-job->lr), momentum = broadcast(job->momentum), l1 = broadcast(job->l1);
   for (int64_t i = 0; i < (n->count + LANES - 1) / LANES; i++) {
     const vec p = n->parameters[i];
     const vec g = n->gradients[i] + choose(p > zero(), l1, choose(p < zero(), -l1, zero()));
@@ -925,9 +1000,9 @@ int64_t memory_for(const Job *job) {
 }
 
 // One epoch: a step for every `batch_size` images of `order`, the last as many as are left.
-// Changes parameters, velocity and statistics; adds the losses and the images classified correctly.
+// Changes parameters, velocity and running statistics; adds to loss and correct.
 void train(Job *job) {
-  const uint64_t before = enter();
+  const uint64_t before = set_float_mode();
   Network n;
   set_up(&n, job);
   __builtin_memcpy(n.velocity, job->velocity, sizeof(float) * (size_t)n.count);
@@ -939,12 +1014,12 @@ void train(Job *job) {
   }
   __builtin_memcpy(job->parameters, n.parameters, sizeof(float) * (size_t)n.count);
   __builtin_memcpy(job->velocity, n.velocity, sizeof(float) * (size_t)n.count);
-  leave(before);
+  restore_float_mode(before);
 }
 
 // Logits (count, CLASSES) of the images in `order`, in evaluation mode.
 void predict(Job *job) {
-  const uint64_t before = enter();
+  const uint64_t before = set_float_mode();
   Network n;
   set_up(&n, job);
   for (int i = 0; i < LAYERS; i++) pack(n.layer + i);
@@ -953,34 +1028,30 @@ void predict(Job *job) {
     warp(&n, job->images, job->order + first, 0, lanes, n.layer[0].input);
     for (int i = 0; i < LAYERS; i++) {
       const Layer *l = n.layer + i;
-      forward_conv(&n, i, 0);
+      conv_forward(&n, i, 0);
       if (l->norm == BATCH)
         running_statistics(l);
       else
         moments(l, 0), group_statistics(l);
-      forward_norm(&n, i, 0);
+      norm_forward(&n, i, 0);
     }
     vec f[SHAPE[LAYERS - 1].out];
     float logits[LANES * CLASSES];
-    head(&n, f, logits);
+    head_forward(&n, f, logits);
     __builtin_memcpy(job->logits + first * CLASSES, logits,
                      sizeof(float) * CLASSES * (size_t)lanes);
   }
-  leave(before);
+  restore_float_mode(before);
 }
 
-// Softmax of the logits, (count, CLASSES); adds the losses and the images classified correctly.
+// Softmax of the logits, both (count, CLASSES); adds to loss and correct.
 void score(Job *job) {
-  const uint64_t before = enter();
+  const uint64_t before = set_float_mode();
   for (int64_t i = 0; i < job->count; i++) {
-    const float *y = job->logits + i * CLASSES;
     double e[CLASSES];
-    int best;
-    const double sum = softmax(y, e, &best);
-    job->loss += logarithm(sum) + ((double)y[best] - (double)y[job->labels[i]]);
-    job->correct += best == job->labels[i];
+    const double sum = cross_entropy(job, job->logits + i * CLASSES, job->labels[i], e);
     for (int k = 0; k < CLASSES; k++)
       job->probabilities[i * CLASSES + k] = (float)(e[k] / sum);
   }
-  leave(before);
+  restore_float_mode(before);
 }

@@ -1,10 +1,9 @@
-"""The network on a CPU, in float32, with the same bits everywhere: `engine.c`, with its shapes.
+"""Training and inference by the engine: on a CPU, in float32, with the same bits everywhere.
 
-Several times as fast as the same step in PyTorch, whose convolutions are made for more channels
-than these. Parameters come as arrays by the names that PyTorch gives them, and go as such.
+Parameters come as arrays by the names that PyTorch gives them, and go as such. What the engine is
+and why it is several times as fast as PyTorch here: docs/engine.md.
 """
 
-import ctypes
 import hashlib
 import math
 from typing import Any, NamedTuple
@@ -13,80 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.data import augment
-from normlab.network import compiled, networks, tiles
+from normlab.network import library, networks
 from normlab.network.plans import Plan
 
 Arrays = dict[str, NDArray[Any]]
 Floats = NDArray[np.float32]
-
-# What is to be done, for all functions of the library; each reads what it needs. This is the one
-# description of the structure that C and Python share: its members' names and types.
-MEMBERS = {
-    "images": "uint8_t *",  # (., side + 2, side + 2), as `augment.pad` makes them
-    "labels": "uint8_t *",  # (.)
-    "order": "int64_t *",  # (count): which images
-    "maps": "float *",  # (count, 2, 3)
-    "parameters": "float *",  # all of them, one after the other
-    "velocity": "float *",  # as `parameters`
-    "statistics": "float *",  # of batch norm: running mean and variance, layer by layer
-    "pixel_lut": "float *",  # (256): what each pixel value is to the network
-    "norms": "int32_t *",  # (layers): BATCH, GROUP or ELEMENT
-    "groups": "int32_t *",  # (layers)
-    "logits": "float *",  # (count, classes)
-    "probabilities": "float *",  # as `logits`
-    "memory": "char *",
-    "memory_size": "int64_t ",
-    "count": "int64_t ",
-    "batch_size": "int64_t ",
-    "correct": "int64_t ",  # a sum, as is
-    "loss": "double ",
-    "lr": "float ",
-    "momentum": "float ",
-    "l1": "float ",
-    "nesterov": "int32_t ",
-}
-TYPES: dict[str, tuple[type, type]] = {
-    "uint8_t": (ctypes.c_uint8, np.uint8),
-    "int32_t": (ctypes.c_int32, np.int32),
-    "int64_t": (ctypes.c_int64, np.int64),
-    "float": (ctypes.c_float, np.float32),
-    "double": (ctypes.c_double, np.float64),
-    "char": (ctypes.c_uint8, np.uint8),
-}
-
-
-def job(**members: Any) -> Any:
-    """Make a `ctypes.Structure` of `MEMBERS`: numbers as they are, arrays by their address.
-
-    Arrays are kept as long as the structure, in its dictionary `held`.
-
-    Raises
-    ------
-    ValueError
-        If an array has another type than its member, or is not contiguous.
-    """
-    # Made here, since a class of this kind cannot travel to the workers of a scheduler elsewhere.
-    fields = [
-        (name, ctypes.c_void_p if kind.endswith("*") else TYPES[kind.strip()][0])
-        for name, kind in MEMBERS.items()
-    ]
-    made = type("Job", (ctypes.Structure,), {"_fields_": fields, "held": {}})()
-    put(made, **members)
-    return made
-
-
-def put(made: Any, **members: Any) -> None:
-    """Set members of a `job`."""
-    for name, value in members.items():
-        if not isinstance(value, np.ndarray):
-            setattr(made, name, value)
-            continue
-        _, wanted = TYPES[MEMBERS[name].rstrip(" *")]
-        if value.dtype != wanted or not value.flags.c_contiguous:
-            allowed = f"{wanted.__name__}, contiguous"
-            raise ValueError(f"{name}: got {value.dtype}, allowed: {allowed}")
-        setattr(made, name, value.ctypes.data)
-        made.held = made.held | {name: value}
 
 
 class Recipe(NamedTuple):
@@ -113,7 +43,7 @@ class Examples(NamedTuple):
 
 
 def train(
-    found: Plan, weights: Arrays, velocity: Arrays, recipe: Recipe, examples: Examples
+    plan: Plan, weights: Arrays, velocity: Arrays, recipe: Recipe, examples: Examples
 ) -> tuple[Arrays, Arrays, float, int]:
     """Train for an epoch: a step for every `recipe.batch_size` images, the last with what is left.
 
@@ -132,27 +62,28 @@ def train(
     InputError
         If the engine cannot be compiled or loaded here.
     """
-    parameters, buffers = _flat(found, weights)
-    speed = np.concatenate([velocity[name].ravel() for name, _ in found.parameters])
+    members = _network(plan, weights)
+    flat_velocity = np.concatenate([velocity[name].ravel() for name, _ in plan.parameters])
     images, labels, order, maps = examples
-    made = _job(found, augment.pad(images), order, parameters, buffers)
-    put(made, labels=_checked(labels, found), maps=maps, velocity=speed)
-    put(made, **recipe._asdict())
-    run("train", found, made)
-    after = _named(found, parameters) | dict(
-        zip(found.statistics, _statistics(found, buffers), strict=True)
+    job = library.new_job(
+        **members,
+        **recipe._asdict(),
+        images=augment.pad(images),
+        labels=_checked(labels, plan),
+        order=order,
+        count=len(order),
+        maps=maps,
+        velocity=flat_velocity,
     )
+    library.run("train", plan, job)
+    after = _named(plan, members["parameters"]) | _running(plan, members["running"])
     steps = -(-len(order) // recipe.batch_size)
-    counters = {n: np.asarray(weights[n] + steps) for n in weights if n not in after}
-    return (
-        {name: (after | counters)[name] for name in weights},
-        _named(found, speed),
-        made.loss,
-        made.correct,
-    )
+    counters = {name: np.asarray(weights[name] + steps) for name in weights if name not in after}
+    new = {name: (after | counters)[name] for name in weights}
+    return new, _named(plan, flat_velocity), job.loss, job.correct
 
 
-def logits(found: Plan, weights: Arrays, images: NDArray[np.uint8]) -> Floats:
+def logits(plan: Plan, weights: Arrays, images: NDArray[np.uint8]) -> Floats:
     """Apply a network in evaluation mode: images (n, side, side) uint8 to (n, classes) float32.
 
     Raises
@@ -160,34 +91,40 @@ def logits(found: Plan, weights: Arrays, images: NDArray[np.uint8]) -> Floats:
     InputError
         If the engine cannot be compiled or loaded here.
     """
-    outputs = np.empty((len(images), found.classes), np.float32)
-    made = _job(found, augment.pad(images), np.arange(len(images)), *_flat(found, weights))
-    put(made, logits=outputs)
-    run("predict", found, made)
+    outputs = np.empty((len(images), plan.classes), np.float32)
+    job = library.new_job(
+        **_network(plan, weights),
+        images=augment.pad(images),
+        order=np.arange(len(images)),
+        count=len(images),
+        batch_size=len(images),
+        logits=outputs,
+    )
+    library.run("predict", plan, job)
     return outputs
 
 
-def score(found: Plan, outputs: Floats, labels: NDArray[np.uint8]) -> tuple[float, int, Floats]:
+def score(plan: Plan, outputs: Floats, labels: NDArray[np.uint8]) -> tuple[float, int, Floats]:
     """Mean cross-entropy (nats), number of correct ones and softmax, (n, classes), of logits.
 
     Computed in float64; of equal logits the first counts as the largest.
     """
     probabilities = np.empty_like(outputs)
-    made = job(
+    job = library.new_job(
         count=len(outputs),
         logits=outputs,
-        labels=_checked(labels, found),
+        labels=_checked(labels, plan),
         probabilities=probabilities,
     )
-    run("score", found, made)
-    return made.loss / len(outputs), made.correct, probabilities
+    library.run("score", plan, job)
+    return job.loss / len(outputs), job.correct, probabilities
 
 
 def measure(
-    found: Plan, weights: Arrays, images: NDArray[np.uint8], labels: NDArray[np.uint8]
+    plan: Plan, weights: Arrays, images: NDArray[np.uint8], labels: NDArray[np.uint8]
 ) -> tuple[float, float, Floats]:
     """Mean cross-entropy (nats), fraction correct and softmax, (n, classes), of some images."""
-    loss, correct, probabilities = score(found, logits(found, weights, images), labels)
+    loss, correct, probabilities = score(plan, logits(plan, weights, images), labels)
     return loss, correct / len(labels), probabilities
 
 
@@ -200,72 +137,34 @@ def fingerprint(arrays: Arrays) -> str:
     return digest.hexdigest()[:16]
 
 
-def library(found: Plan) -> ctypes.CDLL:
-    """Load the engine for networks of this shape, compiled once for this machine and user.
-
-    Raises
-    ------
-    InputError
-        If it cannot be compiled or loaded here.
-    """
-    kind = compiled.processor()
-    loaded = compiled.load(tiles.source(found, kind, MEMBERS), kind)
-    loaded.job_size.restype = loaded.memory_for.restype = ctypes.c_int64
-    there, here = loaded.job_size(), ctypes.sizeof(job())
-    if there != here:
-        raise RuntimeError(f"Job: got {there} bytes in the library, expected {here}")
-    return loaded
+def _network(plan: Plan, weights: Arrays) -> dict[str, NDArray[Any]]:
+    """Members of a job that describe a network; copies of its weights, one after the other."""
+    running = [weights[name] for name in plan.running]
+    return {
+        "parameters": np.concatenate([weights[name].ravel() for name, _ in plan.parameters]),
+        "running": np.concatenate([*running, np.zeros(0, np.float32)]),
+        "pixel_lut": networks.pixel_lut(),
+        "norms": np.array([layer.norm for layer in plan.layers], np.int32),
+        "groups": np.array([layer.groups for layer in plan.layers], np.int32),
+    }
 
 
-def _job(
-    found: Plan,
-    images: NDArray[np.uint8],
-    order: NDArray[np.int64],
-    parameters: Floats,
-    buffers: Floats,
-) -> Any:
-    return job(
-        images=images,
-        order=order,
-        parameters=parameters,
-        statistics=buffers,
-        pixel_lut=networks.pixel_lut(),
-        norms=np.array([layer.norm for layer in found.layers], np.int32),
-        groups=np.array([layer.groups for layer in found.layers], np.int32),
-        count=len(order),
-        batch_size=len(order),
-    )
-
-
-def run(name: str, found: Plan, made: Any) -> None:
-    """Call a function of the library with a job, in memory enough for it."""
-    loaded = library(found)
-    if made.parameters:
-        made.memory_size = loaded.memory_for(ctypes.byref(made))
-        memory = np.empty(made.memory_size + 64, np.uint8)
-        made.memory = memory.ctypes.data + -memory.ctypes.data % 64
-    getattr(loaded, name)(ctypes.byref(made))
-
-
-def _flat(found: Plan, weights: Arrays) -> tuple[Floats, Floats]:
-    """Copy all parameters, and batch norm's statistics, one after the other."""
-    parameters = np.concatenate([weights[name].ravel() for name, _ in found.parameters])
-    kept = [weights[name] for name in found.statistics]
-    return parameters, np.concatenate([*kept, np.zeros(0, np.float32)])
-
-
-def _named(found: Plan, flat: Floats) -> Arrays:
-    ends = np.cumsum([math.prod(shape) for _, shape in found.parameters])[:-1]
-    pieces = zip(found.parameters, np.split(flat, ends), strict=True)
+def _named(plan: Plan, flat: Floats) -> Arrays:
+    """Parameters, or their velocity, by name."""
+    ends = np.cumsum([math.prod(shape) for _, shape in plan.parameters])[:-1]
+    pieces = zip(plan.parameters, np.split(flat, ends), strict=True)
     return {name: piece.reshape(shape) for (name, shape), piece in pieces}
 
 
-def _statistics(found: Plan, flat: Floats) -> list[Floats]:
-    sizes = [layer.outputs for layer in found.layers for _ in range(2)]
-    return np.split(flat, np.cumsum(sizes)[:-1]) if found.statistics else []
+def _running(plan: Plan, flat: Floats) -> Arrays:
+    """Batch norm's running means and variances by name."""
+    if not plan.running:
+        return {}
+    ends = np.cumsum([layer.outputs for layer in plan.layers for _ in range(2)])[:-1]
+    return dict(zip(plan.running, np.split(flat, ends), strict=True))
 
 
-def _checked(labels: NDArray[np.uint8], found: Plan) -> NDArray[np.uint8]:
-    if labels.size and labels.max() >= found.classes:
-        raise ValueError(f"labels: got {labels.max()}, allowed: 0 to {found.classes - 1}")
+def _checked(labels: NDArray[np.uint8], plan: Plan) -> NDArray[np.uint8]:
+    if labels.size and labels.max() >= plan.classes:
+        raise ValueError(f"labels: got {labels.max()}, allowed: 0 to {plan.classes - 1}")
     return labels

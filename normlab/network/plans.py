@@ -34,7 +34,8 @@ class Plan(NamedTuple):
     layers: tuple[Layer, ...]
     parameters: tuple[tuple[str, tuple[int, ...]], ...]
     """Names and shapes, in the order in which the engine has them."""
-    statistics: tuple[str, ...]
+    running: tuple[str, ...]
+    """Names of batch norm's running means and variances, in the same order."""
 
 
 class Unsupported(NamedTuple):
@@ -58,27 +59,12 @@ def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
     layers: list[Layer] = []
     channels, here = 1, side
     while modules and isinstance(modules[0][1], nn.Conv2d):
-        part = modules[:3]
         pool = len(modules) > 3 and isinstance(modules[3][1], nn.MaxPool2d)
-        for (name, module), known in zip(
-            part, (_knows_conv, _knows_relu, _knows_norm), strict=False
-        ):
-            if (fault := known(module)) is not None:
-                return Unsupported(f"{name}: {fault}")
-        if len(part) < 3:
-            return Unsupported(f"{part[-1][0]}: nothing after it")
-        conv: Any = part[0][1]
-        kernel, pad = conv.kernel_size[0], conv.padding[0]
-        after = here + 2 * pad - kernel + 1
-        kind, groups, shape = _norm(part[2][1])
-        if conv.in_channels != channels or after < 1:
-            return Unsupported(f"{part[0][0]}: got {channels} channels of {here} pixels' side")
-        if shape != ((conv.out_channels, after, after) if kind == ELEMENT else conv.out_channels):
-            return Unsupported(f"{part[2][0]}: got {conv.out_channels} channels of {after} pixels")
-        if pool and (fault := _knows_pool(modules[3][1], after)) is not None:
-            return Unsupported(f"{modules[3][0]}: {fault}")
-        layers.append(Layer(channels, conv.out_channels, kernel, pad, after, pool, kind, groups))
-        channels, here = conv.out_channels, after // 2 if pool else after
+        layer = _layer(modules[: 4 if pool else 3], channels, here)
+        if isinstance(layer, Unsupported):
+            return layer
+        layers.append(layer)
+        channels, here = layer.outputs, layer.side // 2 if pool else layer.side
         modules = modules[4 if pool else 3 :]
     ends = (nn.AdaptiveAvgPool2d, nn.Flatten, nn.Linear)
     if not layers or tuple(type(module) for _, module in modules) != ends:
@@ -90,14 +76,38 @@ def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
         return Unsupported(f"{modules[2][0]}: not on a global average")
     if len({layer.norm == BATCH for layer in layers}) > 1:
         return Unsupported("batch norm beside another normalization")
-    named = tuple((name, tuple(p.shape)) for name, p in network.named_parameters())
+    parameters = tuple((name, tuple(p.shape)) for name, p in network.named_parameters())
     running = tuple(n for n, b in network.named_buffers() if b.is_floating_point())
-    return Plan(side, linear.out_features, tuple(layers), named, running)
+    return Plan(side, linear.out_features, tuple(layers), parameters, running)
 
 
 def supports(network: nn.Sequential, side: int) -> bool:
     """Whether the engine can train and apply a network to images of `side` pixels."""
     return isinstance(plan(network, side), Plan)
+
+
+def _layer(modules: list[tuple[str, nn.Module]], channels: int, side: int) -> Layer | Unsupported:
+    """Read a convolution and what belongs to it, for an input of these channels and this side."""
+    for (name, module), known in zip(
+        modules, (_knows_conv, _knows_relu, _knows_norm), strict=False
+    ):
+        if (fault := known(module)) is not None:
+            return Unsupported(f"{name}: {fault}")
+    names = [name for name, _ in modules]
+    if len(modules) < 3:
+        return Unsupported(f"{names[-1]}: nothing after it")
+    conv: Any = modules[0][1]
+    kernel, pad, outputs = conv.kernel_size[0], conv.padding[0], conv.out_channels
+    after = side + 2 * pad - kernel + 1
+    kind, groups, shape = _norm(modules[2][1])
+    if conv.in_channels != channels or after < 1:
+        return Unsupported(f"{names[0]}: got {channels} channels of {side} pixels' side")
+    if shape != ((outputs, after, after) if kind == ELEMENT else outputs):
+        return Unsupported(f"{names[2]}: got {outputs} channels of {after} pixels")
+    pool = len(modules) > 3
+    if pool and (fault := _knows_pool(modules[3][1], after)) is not None:
+        return Unsupported(f"{names[3]}: {fault}")
+    return Layer(channels, outputs, kernel, pad, after, pool, kind, groups)
 
 
 def _knows_conv(module: nn.Module) -> str | None:

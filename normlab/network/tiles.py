@@ -1,91 +1,60 @@
-"""The engine's source for a network: its shapes as constants, tiles chosen for the processor."""
+"""Tiles: how many sums of a convolution the processor's registers hold at a time.
 
-from collections.abc import Mapping
-from pathlib import Path
-
-from normlab.network.compiled import Processor
-from normlab.network.plans import Layer, Plan
-
-# Text, so that it travels to the workers of a scheduler elsewhere with our other code.
-SOURCE = Path(__file__).with_name("engine.c").read_text()
-LANES = 16
+Whatever is chosen here, the bits are the same: a tile decides which sums are in registers together,
+never the order in which one of them is added up.
+"""
 
 
-def source(found: Plan, kind: Processor, members: Mapping[str, str]) -> str:
-    """Write the engine's source for networks of this shape, its tiles for this processor.
-
-    Normalizations are not in it: they are told to it with each job, whose `members` these are.
-    """
-    job = "".join(f"  {made}{name};\n" for name, made in members.items())
-    shapes = ", ".join(f"{{{_shape(layer, kind)}}}" for layer in found.layers)
-    each = " ".join(f"DO({i})" for i in range(len(found.layers)))
-    return (
-        "#include <stddef.h>\n#include <stdint.h>\n\n"
-        f"#define SIDE {found.side}\n#define CLASSES {found.classes}\n"
-        f"#define LAYERS {len(found.layers)}\n#define SHAPES {shapes}\n#define EACH(DO) {each}\n\n"
-        f"typedef struct {{\n{job}}} Job;\n\n{SOURCE}"
-    )
-
-
-def _shape(layer: Layer, kind: Processor) -> str:
-    parts = LANES // kind.width
-    before = layer.side + layer.kernel - 1 - 2 * layer.pad
-    tiles = (
-        *tile(layer.outputs, layer.side * parts, kind.registers),
-        *tile(layer.inputs, before * parts, kind.registers),
-        weights_tile(layer.outputs, layer.kernel, kind.registers),
-    )
-    numbers = (*layer[:6], *tiles)
-    return ", ".join(str(int(number)) for number in numbers)
-
-
-def tile(channels: int, values: int, registers: int) -> tuple[int, int]:
-    """Choose a convolution's tile: how many channels by how many registers of neighbouring values.
+def conv_tile(channels: int, row: int, registers: int) -> tuple[int, int]:
+    """Choose a convolution's tile: output channels by registers of neighbouring values.
 
     Parameters
     ----------
-    channels, values
-        What is to be covered: output channels, and registers that a row of pixels fills. What a
-        tile leaves over at an end is covered by a smaller one.
+    channels, row
+        What tiles are to cover: output channels, and the registers that a row of pixels fills. What
+        is left over at an end is covered by a smaller tile.
     registers
-        Vector registers there are: a tile's sums, its values and one weight have to fit.
+        Vector registers of the processor: a tile's sums, its values and one weight have to fit.
     """
     fitting = [
         (c, n)
         for c in range(1, channels + 1)
-        for n in range(1, values + 1)
+        for n in range(1, row + 1)
         if c * n + n + 1 <= registers
     ]
 
-    def cost(choice: tuple[int, int]) -> float:
+    def cost(tile: tuple[int, int]) -> float:
         return sum(
             count_c * count_n * cycles(c * n, c + n)
-            for c, count_c in _cover(channels, choice[0])
-            for n, count_n in _cover(values, choice[1])
+            for c, count_c in _pieces(channels, tile[0])
+            for n, count_n in _pieces(row, tile[1])
         )
 
     return min(fitting, key=cost)
 
 
-def weights_tile(channels: int, kernel: int, registers: int) -> int:
-    """Choose how many channels of the weights' gradient to sum at a time, by a kernel's row."""
+def dweight_tile(channels: int, kernel: int, registers: int) -> int:
+    """Choose of how many output channels to sum the weights' gradient at a time.
+
+    For each the sums of one row of the kernel, `kernel` of them, have to fit beside as many values.
+    """
     fitting = [c for c in range(1, channels + 1) if c * kernel + kernel + 1 <= registers]
 
-    def cost(choice: int) -> float:
-        return sum(n * cycles(c * kernel, c + kernel) for c, n in _cover(channels, choice))
+    def cost(tile: int) -> float:
+        return sum(n * cycles(c * kernel, c + kernel) for c, n in _pieces(channels, tile))
 
     return min(fitting, key=cost)
 
 
 def cycles(products: int, loads: int) -> float:
-    """Estimate how long a tile takes for one input value and weight: the rule behind its choice.
+    """Estimate the cycles in which a tile adds one product to each of its sums.
 
-    Processors start two multiply-adds and two loads a cycle, and loads hide half behind them; a sum
-    is ready for its next addend after four cycles.
+    Processors start two multiply-adds and two loads a cycle, and half of the loads hide behind the
+    multiply-adds; a sum takes its next product four cycles after the last one.
     """
     return max(products / 2 + loads / 4, 4)
 
 
-def _cover(length: int, step: int) -> list[tuple[int, int]]:
+def _pieces(length: int, step: int) -> list[tuple[int, int]]:
     """Sizes and numbers of the pieces that a length is cut into."""
     return [(step, length // step)] + ([(length % step, 1)] if length % step else [])

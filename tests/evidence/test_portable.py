@@ -33,7 +33,7 @@ PYTHONS = [f"python3.{n}" for n in range(11, 16) if sys.version_info[:2] != (3, 
 def run(*command: str, **environment: str) -> tuple[list[str], dict[str, str]]:
     """Processor features that NumPy chose its code by, and the results."""
     done = subprocess.run(
-        [*command, "-m", "tests.golden"],
+        [*command, "-m", "tests.evidence.golden"],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,

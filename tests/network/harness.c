@@ -1,5 +1,6 @@
-// Does one job of the engine, whose source and operations.c stand before this text, from a file and into another:
-// so that it can be built by any compiler, for any processor, with sanitizers or without.
+// Reads a job of the engine from one file, does it and writes it into another, so that the engine
+// can be built by any compiler, for any processor, with sanitizers or without. Its source and
+// operations.c stand before this text; harness.py writes and reads the files.
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +15,15 @@ static void *array(FILE *from, int64_t *size) {
 }
 
 int main(int argc, char **argv) {
-  FILE *from = argc == 3 ? fopen(argv[1], "rb") : NULL, *to = argc == 3 ? fopen(argv[2], "wb") : NULL;
+  FILE *from = argc == 3 ? fopen(argv[1], "rb") : NULL;
+  FILE *to = argc == 3 ? fopen(argv[2], "wb") : NULL;
   int64_t function, sizes[ARRAYS];
   Job job;
   if (!from || !to || fread(&function, sizeof function, 1, from) != 1 ||
       fread(&job, sizeof job, 1, from) != 1)
     return 3;
 #define READ(i, name) job.name = array(from, sizes + i);
-  EACH_ARRAY(READ)
+  FOR_EACH_ARRAY(READ)
   char *memory = NULL;
   if (function < 2) {
     job.memory_size = memory_for(&job);
@@ -32,9 +34,9 @@ int main(int argc, char **argv) {
   functions[function](&job);
   fwrite(&job, sizeof job, 1, to);
 #define WRITE(i, name) if (sizes[i] >= 0) fwrite(job.name, 1, (size_t)sizes[i], to);
-  EACH_ARRAY(WRITE)
+  FOR_EACH_ARRAY(WRITE)
   free(memory);
 #define FREE(i, name) free(job.name);
-  EACH_ARRAY(FREE)
+  FOR_EACH_ARRAY(FREE)
   return fclose(to) || fclose(from);
 }

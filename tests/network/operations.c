@@ -1,27 +1,28 @@
-// The engine's operations one by one; its source stands before this text. Of the job, `parameters`,
-// `velocity` and `statistics` are the operands, `logits` takes the results, `count` numbers each, a
-// multiple of LANES, and `batch_size` says which operation. The last two are in double precision.
+// The engine's operations one by one, for test_operations.py; the engine's source stands before this
+// text. Of the job, `parameters`, `velocity` and `running` are the operands, `logits` takes the
+// results, `count` numbers each, a multiple of LANES, and `batch_size` says which operation. The
+// last two operations take and give double precision, two floats of these arrays for each number.
 
 void operate(Job *job) {
-  const uint64_t before = enter();
-  const float *a = job->parameters, *b = job->velocity, *c = job->statistics;
+  const uint64_t before = set_float_mode();
+  const float *a = job->parameters, *b = job->velocity, *c = job->running;
   for (int64_t i = 0; i < job->count; i += LANES) {
     vec x, y, z, r = zero();
-    reg parts[PARTS];
+    reg regs[REGS];
     __builtin_memcpy(&x, a + i, sizeof x), __builtin_memcpy(&y, b + i, sizeof y);
-    __builtin_memcpy(&z, c + i, sizeof z), __builtin_memcpy(parts, a + i, sizeof x);
+    __builtin_memcpy(&z, c + i, sizeof z), __builtin_memcpy(regs, a + i, sizeof x);
     switch (job->batch_size) {
       case 0: r = fused(x, y, z); break;
       case 1: r = choose(x < y, y, z); break;
       case 2: r = larger(x, y); break;
-      case 3: r = root(x); break;
-      case 4: r = nearest(x); break;
-      case 5: r = all(total(x)); break;
+      case 3: r = square_root(x); break;
+      case 4: r = round_to_even(x); break;
+      case 5: r = broadcast(sum_lanes(x)); break;
       case 6: r = x / y; break;
-      case 7: r = pixel(x); break;
+      case 7: r = nearest_pixel(x); break;
       case 8:
-        for (int p = 0; p < PARTS; p++) parts[p] = positive(parts[p]);
-        __builtin_memcpy(&r, parts, sizeof r);
+        for (int p = 0; p < REGS; p++) regs[p] = relu(regs[p]);
+        __builtin_memcpy(&r, regs, sizeof r);
         break;
       case 9: r = x * y; break;
       case 10: r = x + y; break;
@@ -36,5 +37,5 @@ void operate(Job *job) {
     }
     __builtin_memcpy(job->logits + i, &r, sizeof r);
   }
-  leave(before);
+  restore_float_mode(before);
 }

@@ -11,11 +11,12 @@ from torch import nn
 
 from normlab.data import augment
 from normlab.data.augment import Ranges
-from normlab.network import compiled, engine, networks, plans, tiles
+from normlab.network import compiled, engine, networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
 from normlab.training.recipe import Data
 from tests.conftest import NORM_PARAMS, VARIANTS
+from tests.network.harness import KINDS, plan_of, use
 
 RANGES = Ranges(rotation=7, translation=0.1, scale=(0.85, 1.15), shear=5)
 NETWORKS = [
@@ -23,20 +24,12 @@ NETWORKS = [
     *(("gn", {"gn_groups": groups}) for groups in (1, 3, 16)),
     ("ln", {"ln_affine": "channel"}),
 ]
-NATIVE = compiled.processor()
-KINDS = [
-    kind
-    for kind in (compiled.AVX512, compiled.AVX2, compiled.X86_64, compiled.ARM64)
-    if kind == NATIVE
-    or (NATIVE.name != "arm64" and kind.width < NATIVE.width and kind.registers == 16)
-]
-"""What this processor can run: its own kind and those before it."""
 
 
 def make(
-    variant: str, setting: dict[str, Any], seed: int, architecture: Architecture = REFERENCE
+    variant: str, norm_params: dict[str, Any], seed: int, architecture: Architecture = REFERENCE
 ) -> nn.Sequential:
-    network = networks.build(variant, architecture, **setting)
+    network = networks.build(variant, architecture, **norm_params)
     rng = np.random.default_rng(seed)
     networks.initialize(network, rng)
     with torch.no_grad():
@@ -50,12 +43,6 @@ def arrays(network: nn.Module) -> dict[str, np.ndarray]:
     return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
 
 
-def plan_of(network: nn.Sequential, side: int = 28) -> plans.Plan:
-    found = plans.plan(network, side)
-    assert isinstance(found, plans.Plan), found
-    return found
-
-
 def assert_a_step_is_autograds(
     network: nn.Sequential, count: int, side: int, classes: int, most: float
 ) -> None:
@@ -65,13 +52,13 @@ def assert_a_step_is_autograds(
     labels = rng.integers(0, classes, count + 3, dtype=np.uint8)
     order = rng.permutation(count + 3)[:count]
     maps = augment.draw(rng, count, RANGES)
-    found, weights = plan_of(network, side), arrays(network)
+    plan, weights = plan_of(network, side), arrays(network)
     velocity: engine.Arrays = {
         name: np.zeros(p.shape, np.float32) for name, p in network.named_parameters()
     }
-    step = engine.Recipe(count, 0.5, 0.0, False, 0.0)
+    recipe = engine.Recipe(count, 0.5, 0.0, False, 0.0)
     examples = engine.Examples(images, labels, order, maps)
-    after, gradients, loss, correct = engine.train(found, weights, velocity, step, examples)
+    after, gradients, loss, correct = engine.train(plan, weights, velocity, recipe, examples)
 
     double = network.double().train()
     sources = source_pixels(maps, side)
@@ -103,26 +90,22 @@ def source_pixels(maps: np.ndarray, side: int) -> np.ndarray:
         (maps[:, i, :1] * x + maps[:, i, 1:2] * y + maps[:, i, 2:] + centre).clip(-1, side).round()
         for i in (0, 1)
     )
-    found: np.ndarray = (row * (side + 2) + column + side + 3).astype(np.int64)
-    return found
+    index: np.ndarray = (row * (side + 2) + column + side + 3).astype(np.int64)
+    return index
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
-@pytest.mark.parametrize(("variant", "setting"), NETWORKS)
+@pytest.mark.parametrize(("variant", "norm_params"), NETWORKS)
 @pytest.mark.parametrize("count", [1, 5, 16, 20])
 def test_a_steps_gradients_are_autograds_in_double_precision(
     variant: str,
-    setting: dict[str, Any],
+    norm_params: dict[str, Any],
     count: int,
     kind: Processor,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(kind, monkeypatch)
-    assert_a_step_is_autograds(make(variant, setting, seed=1), count, 28, 10, 1e-5)
-
-
-def use(kind: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "processor", lambda: kind)
+    assert_a_step_is_autograds(make(variant, norm_params, seed=1), count, 28, 10, 1e-5)
 
 
 @st.composite
@@ -165,19 +148,19 @@ def test_networks_of_any_shape_have_autograds_gradients(
         assert_a_step_is_autograds(network, count, architecture.side, architecture.classes, 1e-4)
 
 
-@pytest.mark.parametrize(("variant", "setting"), NETWORKS)
+@pytest.mark.parametrize(("variant", "norm_params"), NETWORKS)
 def test_logits_are_pytorchs_and_scores_those_of_the_logits(
-    variant: str, setting: dict[str, Any], noise: Data
+    variant: str, norm_params: dict[str, Any], noise: Data
 ) -> None:
-    network = make(variant, setting, seed=2)
-    found, weights = plan_of(network), arrays(network)
-    ours = engine.logits(found, weights, noise.val_images)
+    network = make(variant, norm_params, seed=2)
+    plan, weights = plan_of(network), arrays(network)
+    ours = engine.logits(plan, weights, noise.val_images)
     theirs = networks.logits(network, torch.from_numpy(noise.val_images))
     assert ours.shape == (40, 10)
     np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-4, atol=1e-5)
 
     loss, accuracy, probabilities = engine.measure(
-        found, weights, noise.val_images, noise.val_labels
+        plan, weights, noise.val_images, noise.val_labels
     )
     logits, labels = torch.from_numpy(ours).double(), torch.from_numpy(noise.val_labels).long()
     assert (loss, accuracy) == pytest.approx(networks.loss_and_accuracy(logits, labels), rel=1e-12)
@@ -185,57 +168,9 @@ def test_logits_are_pytorchs_and_scores_those_of_the_logits(
 
 
 def test_of_equal_logits_the_first_is_taken() -> None:
-    found = plan_of(networks.build("bn_l1"))
+    plan = plan_of(networks.build("bn_l1"))
     logits = np.tile(np.array([0, 2, 1, 2, 0, 0, 0, 0, 0, 0], np.float32), (2, 1))
-    _, correct, _ = engine.score(found, logits, np.array([1, 3], np.uint8))
+    _, correct, _ = engine.score(plan, logits, np.array([1, 3], np.uint8))
     assert correct == 1
     with pytest.raises(ValueError, match="labels: got 10, allowed: 0 to 9"):
-        engine.score(found, logits, np.array([1, 10], np.uint8))
-
-
-def replaced(name: str, module: nn.Module) -> nn.Sequential:
-    network = networks.build("bn_l1")
-    network.set_submodule(name, module)
-    return network
-
-
-@pytest.mark.parametrize(
-    ("network", "reason"),
-    [
-        (replaced("norm3", nn.RMSNorm([6, 24, 24])), "norm3: RMSNorm"),
-        (replaced("norm3", nn.GroupNorm(2, 6)), "batch norm beside another normalization"),
-        (replaced("norm3", nn.BatchNorm2d(6, eps=1e-3)), "norm3: BatchNorm2d"),
-        (replaced("norm3", nn.BatchNorm2d(6, affine=False)), "norm3: BatchNorm2d"),
-        (replaced("norm3", nn.LayerNorm([24])), "norm3: got 6 channels of 24 pixels"),
-        (replaced("norm3", nn.ReLU()), "norm3: ReLU"),
-        (replaced("relu1", nn.GELU()), "relu1: GELU"),
-        (replaced("conv2", nn.Conv2d(12, 16, 5, bias=False)), "conv2: Conv2d"),
-        (replaced("conv2", nn.Conv2d(12, 16, 3, bias=True)), "conv2: Conv2d"),
-        (replaced("conv2", nn.Conv2d(12, 16, 3, stride=2, bias=False)), "conv2: Conv2d"),
-        (replaced("conv1", nn.Conv2d(3, 12, 3, bias=False)), "conv1: got 1 channels"),
-        (replaced("pool", nn.AvgPool2d(2)), "pool, conv4"),
-        (replaced("pool", nn.MaxPool2d(3)), "pool: MaxPool2d"),
-        (replaced("average", nn.AdaptiveAvgPool2d(2)), "linear: not on a global average"),
-        (replaced("linear", nn.Linear(14, 10, bias=False)), "linear: not on a global average"),
-        (nn.Sequential(nn.Flatten()), "0: where it should end"),
-    ],
-)
-def test_what_the_engine_does_not_know_is_named(network: nn.Sequential, reason: str) -> None:
-    found = plans.plan(network, 28)
-    assert isinstance(found, plans.Unsupported)
-    assert found.reason.startswith(reason)
-    assert not plans.supports(network, 28)
-    assert plans.supports(networks.build("bn_l1"), 28)
-
-
-@settings(max_examples=200)
-@given(st.integers(1, 40), st.integers(1, 120), st.sampled_from([16, 32]))
-def test_tiles_fit_the_registers_and_the_text_of_the_engine(
-    channels: int, values: int, registers: int
-) -> None:
-    c, n = tiles.tile(channels, values, registers)
-    assert 1 <= c <= channels
-    assert 1 <= n <= values
-    assert c * n + n + 1 <= registers <= 32
-    for kernel in (1, 3):
-        assert tiles.weights_tile(channels, kernel, registers) * kernel < registers
+        engine.score(plan, logits, np.array([1, 10], np.uint8))

@@ -8,15 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from normlab.network import engine, networks
+from normlab.network import engine, library, networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
 from tests.network import harness
-from tests.network.test_engine import KINDS, plan_of
+from tests.network.harness import KINDS, plan_of
 
 CLANG = shutil.which("clang-19")
 SANITIZERS = [
-    *("-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+    "-g",
+    "-O1",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
     "-fno-sanitize=alignment",  # rows of registers begin where a multiple of a register does
 ]
 
@@ -28,26 +31,26 @@ def test_no_step_and_no_prediction_leaves_its_memory(
 ) -> None:
     assert CLANG
     run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
-    monkeypatch.setattr(engine, "run", run)
+    monkeypatch.setattr(library, "run", run)
     rng = np.random.default_rng(0)
     shapes = [REFERENCE, *(random_architecture(rng) for _ in range(4))]
     for shape in shapes:
         sizes = [1, 5, 16, 20, 127, 128] if shape is REFERENCE else [5, 20]
-        for size, (variant, setting) in itertools.product(sizes, NORM_PARAMS):
-            network = networks.build(variant, shape, **setting)
+        for size, (variant, norm_params) in itertools.product(sizes, NORM_PARAMS):
+            network = networks.build(variant, shape, **norm_params)
             networks.initialize(network, rng)
             weights = {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
-            found = plan_of(network, shape.side)
+            plan = plan_of(network, shape.side)
             images = rng.integers(0, 256, (size, shape.side, shape.side), dtype=np.uint8)
             labels = rng.integers(0, shape.classes, size, dtype=np.uint8)
             maps = rng.choice(
                 np.array([np.nan, np.inf, -1e30, 0.5, 1, 3], np.float32), (size, 2, 3)
             )
-            velocity = {name: np.zeros_like(weights[name]) for name, _ in found.parameters}
-            step = engine.Recipe(size, 0.01, 0.9, True, 0.1)
+            velocity = {name: np.zeros_like(weights[name]) for name, _ in plan.parameters}
+            recipe = engine.Recipe(size, 0.01, 0.9, True, 0.1)
             examples = engine.Examples(images, labels, rng.permutation(size), maps)
-            engine.train(found, weights, velocity, step, examples)
-            engine.measure(found, weights, images, labels)
+            engine.train(plan, weights, velocity, recipe, examples)
+            engine.measure(plan, weights, images, labels)
 
 
 NORM_PARAMS: list[tuple[str, dict[str, Any]]] = [

@@ -12,7 +12,7 @@ from normlab import files
 from normlab.training import checkpoints, machine, trial
 from normlab.training.recipe import Data, State
 from tests.conftest import make_recipe
-from tests.network.test_engine import KINDS, use
+from tests.network.harness import KINDS, use
 from tests.training.test_trial import equal
 
 

@@ -90,6 +90,11 @@ def test_hashes_and_versions_are_those_of_the_lock_files(inputs: Inputs, page: s
         assert f"{key} {report.compact(value)}" in said
 
 
+def test_stages_are_told_of_in_an_order_of_their_own(inputs: Inputs) -> None:
+    """Which stage ended first, when all ran for the first time, is not to show."""
+    assert all(list(stages) == sorted(stages) for stages in inputs.locks.values())
+
+
 def test_the_page_needs_no_network(page: str) -> None:
     shown = re.sub(r"<script\b.*?</script>", "", page, flags=re.DOTALL)
     assert not re.findall(r'\b(?:src|href|action|srcset)="(?!#|data:)[^"]*', shown)

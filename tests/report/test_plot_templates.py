@@ -1,11 +1,13 @@
 """The templates of `dvc plots` fill as DVC fills them."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from normlab import params, studies
 from normlab.report import looks
 
 ROOT = Path(__file__).parents[2]
@@ -39,13 +41,15 @@ def filled(template: str, rows: pd.DataFrame, x: str, y: str) -> Any:
 
 
 def test_curves_template_fills() -> None:
+    """A series is a variant, with whatever a study has changed of it."""
     spec = filled("curves", CURVES, "epoch", "accuracy")
     calculated = {step["as"]: step["calculate"] for step in spec["transform"][:3]}
-    assert calculated == {
-        "x": "toNumber(datum['epoch'])",
-        "y": "toNumber(datum['accuracy'])",
-        "series": "isValid(datum.setting) ? datum.setting : datum.variant",
-    }
+    series = calculated.pop("series")
+    assert calculated == {"x": "toNumber(datum['epoch'])", "y": "toNumber(datum['accuracy'])"}
+    own = params.load(ROOT / "studies/params.yaml", studies.Settings)
+    base = params.load(ROOT / "params.yaml")
+    factors = {f for study in studies.STUDIES for f in studies.arms(study, own, base)[0].factors}
+    assert set(re.findall(r"datum\.(\w+)", series)) == {"variant"} | factors
     assert spec["encoding"]["color"]["scale"]["range"] == list(looks.COLOURS)
     assert spec["transform"][-1]["groupby"] == ["rev", "series", "x"]
 

@@ -13,7 +13,7 @@ from normlab.evidence import inference, intervals, metrics
 
 
 def results() -> dict[str, str]:
-    """Every function of `normlab.statistics` and `normlab.inference` that computes with floats."""
+    """Every function of `normlab.evidence` that computes with floats."""
     generator = np.random.default_rng(17)
     counts = generator.integers(9900, 9950, size=(10, 6))  # correct of 10,000, seeds by settings
     accuracies = counts / 10_000
