@@ -12,7 +12,7 @@ import json
 import math
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import altair as alt
@@ -27,6 +27,7 @@ Spec = dict[str, Any]
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 WIDTH, HEIGHT = 440, 250  # of the picture, in pixels: two fit side by side
+ROUND = [float(f"{step}e{power}") for power in range(-4, 3) for step in (1, 2, 5)]
 
 
 @alt.theme.register("normlab", enable=True)
@@ -66,18 +67,18 @@ def curves(table: pd.DataFrame, series: Sequence[Series], measure: str) -> Spec:
 
     `table` is as `figure_tables.spread` gives it.
     """
-    span = [table["epoch"].min() - 0.3, table["epoch"].max() + 0.3]
-    x = _x(span, alt.Axis(title="epoch", tickMinStep=1, format="d"))
-    base, mean = _base(_rows(table, measure), series, x), _y("mean", measure)
+    rows, span = _rows(table, measure), [table["epoch"].min() - 0.3, table["epoch"].max() + 0.3]
+    base = _base(rows, series, _x(span, alt.Axis(title="epoch", tickMinStep=1, format="d")))
+    y = _y(measure, rows)
     # An area has no width where there is but one epoch.
     one = table["epoch"].min() == table["epoch"].max()
     reach = base.mark_rule(opacity=0.4) if one else base.mark_area(opacity=0.16)
     told = ["series:N", "epoch:Q", *_numbers(measure, mean="mean", low="lowest", high="highest")]
     return _spec(
         series,
-        reach.encode(y=_y("low", measure), y2="y_high:Q"),
-        base.mark_line(strokeWidth=1.8).encode(y=mean, strokeDash=_dash(series)),
-        _points(base, series, mean, told, size=34),
+        reach.encode(y=y("low"), y2="y_high:Q"),
+        base.mark_line(strokeWidth=1.8).encode(y=y("mean"), strokeDash=_dash(series)),
+        _points(base, series, y("mean"), told, size=34),
     )
 
 
@@ -92,10 +93,11 @@ def dots(
     room = max(6, 60 // len(ticks) - 4)
     lines = [[line for part in t.split("\n") for line in textwrap.wrap(part, room)] for t in ticks]
     x = _x([-0.5, len(ticks) - 0.5], _named_axis(lines, labelOverlap=False))
+    trials, rows = _rows(points, "accuracy"), _estimates(means)
+    y = _y("accuracy", trials, rows)
     told = ["series:N", "seed:Q", *_numbers("accuracy", accuracy="accuracy")]
-    trials = _base(_rows(points, "accuracy"), series, x)
-    small = _points(trials, series, _y("accuracy"), told, size=22, opacity=0.5)
-    return _spec(series, small, *_intervals(means, series, x, ["series:N"]))
+    small = _points(_base(trials, series, x), series, y("accuracy"), told, size=22, opacity=0.5)
+    return _spec(series, small, *_intervals(_base(rows, series, x), series, y, ["series:N"]))
 
 
 def by_size(means: pd.DataFrame, series: Sequence[Series], title: str) -> Spec:
@@ -106,13 +108,11 @@ def by_size(means: pd.DataFrame, series: Sequence[Series], title: str) -> Spec:
     sizes = sorted({int(size) for size in means["size"]})
     axis = alt.Axis(title=title, values=sizes, format="d")
     x = _x([sizes[0] / 1.2, sizes[-1] * 1.2], axis, type="log", base=2)
-    line = _base(_rows(means, "accuracy"), series, x).mark_line(strokeWidth=1.8)
+    rows = _estimates(means)
+    base, y = _base(rows, series, x), _y("accuracy", rows)
+    line = base.mark_line(strokeWidth=1.8).encode(y=y("mean"), strokeDash=_dash(series))
     told = ["series:N", alt.Tooltip("size:Q", title=title)]
-    return _spec(
-        series,
-        line.encode(y=_y("mean"), strokeDash=_dash(series)),
-        *_intervals(means, series, x, told),
-    )
+    return _spec(series, line, *_intervals(base, series, y, told))
 
 
 def weights(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
@@ -153,7 +153,9 @@ def parameters(table: pd.DataFrame, series: Sequence[Series]) -> Spec:
     `table` has columns series, layer, parameters; every series has the same layers, in order.
     """
     layers = table["layer"].unique().tolist()
-    count = alt.X("parameters:Q", axis=alt.Axis(format=",d", tickCount=5, grid=True))
+    axis = alt.Axis(format=",d", tickCount=5, grid=True)
+    scale = alt.Scale(domain=[0, int(table["parameters"].max())])
+    count = alt.X("parameters:Q", scale=scale, axis=axis)
     bars = (
         _base(table[["series", "layer", "parameters"]], series, count)
         .mark_bar()
@@ -187,6 +189,13 @@ def _rows(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     drawn = (scale * figure_tables.on_log_axis(table, measure)).round(5)
     told = (scale * table[drawn.columns].astype(float)).round(digits)
     return table.assign(**told).join(drawn.add_prefix("y_"))
+
+
+def _estimates(means: pd.DataFrame) -> pd.DataFrame:
+    """Write the intervals out, since what is known without one has no ends to format."""
+    rows = _rows(means, "accuracy")
+    ends = zip(rows["low"], rows["high"], strict=True)
+    return rows.assign(ends=[fmt.interval(*pair, "{:.2f}".format) for pair in ends])
 
 
 def _spec(series: Sequence[Series], *layers: alt.Chart) -> Spec:
@@ -227,17 +236,13 @@ def _points(
 
 
 def _intervals(
-    means: pd.DataFrame, series: Sequence[Series], x: alt.X, told: list[Any]
+    base: alt.Chart, series: Sequence[Series], y: Callable[[str], alt.Y], told: list[Any]
 ) -> list[alt.Chart]:
     """Make the layers of means and their intervals."""
-    rows = _rows(means, "accuracy")
-    # What is known without an interval, such as a figure that was reported, has no ends to write.
-    ends = zip(rows["low"], rows["high"], strict=True)
-    rows["ends"] = [fmt.interval(low, high, "{:.2f}".format) for low, high in ends]
-    base = _base(rows, series, x)
-    told = [*told, *_numbers("accuracy", mean="mean"), alt.Tooltip("ends:N", title="95 % interval")]
-    rule = base.mark_rule(strokeWidth=2).encode(y=_y("low"), y2="y_high:Q")
-    return [rule, _points(base, series, _y("mean"), told, size=90)]
+    interval = alt.Tooltip("ends:N", title="95 % interval")
+    told = [*told, *_numbers("accuracy", mean="mean"), interval]
+    rule = base.mark_rule(strokeWidth=2).encode(y=y("low"), y2="y_high:Q")
+    return [rule, _points(base, series, y("mean"), told, size=90)]
 
 
 def _numbers(measure: str, **titles: str) -> list[alt.Tooltip]:
@@ -257,10 +262,16 @@ def _named_axis(names: Sequence[Any] | dict[int, str], **axis: Any) -> alt.Axis:
     return alt.Axis(values=values, labelExpr=f"{json.dumps(names)}[datum.value]", **axis)
 
 
-def _y(column: str, measure: str = "accuracy") -> alt.Y:
-    """Make the y channel of a column, on a log scale around whatever shows."""
+def _y(measure: str, *tables: pd.DataFrame) -> Callable[[str], alt.Y]:
+    """Make the y channel of a column, on a log scale around all that is drawn of the tables."""
     accuracy = measure == "accuracy"
-    scale = alt.Scale(type="log", nice=False, padding=10, reverse=accuracy)
+    values = pd.concat([table.filter(like="y_").melt()["value"] for table in tables])
+    low, high = float(values.min()), float(values.max())
+    margin = max((high / low) ** 0.06, 1.02)
+    span = [low / margin, min(high * margin, 100 if accuracy else math.inf)]
+    scale = alt.Scale(type="log", domain=span, nice=False, reverse=accuracy)
     text = "format(100 - datum.value, '.6~g') + ' %'" if accuracy else "format(datum.value, '.3~g')"
-    axis = alt.Axis(labelExpr=text, tickCount=5)
-    return alt.Y(f"y_{column}:Q", scale=scale, axis=axis)
+    # Vega's own ticks are fine where the axis is short, and too many where it is long.
+    marks = {"tickCount": 5} if high < 6 * low else {"values": ROUND}
+    axis = alt.Axis(labelExpr=text, **marks)
+    return lambda column: alt.Y(f"y_{column}:Q", scale=scale, axis=axis)

@@ -1,14 +1,12 @@
-"""The figures, and the templates of their interactive counterparts."""
+"""The figures: what they show, and that they are the same bytes wherever they are drawn."""
 
 import hashlib
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,8 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from normlab import params, studies
-from normlab.report import figures
+from normlab.report import figure_tables, figures
 
 ROOT = Path(__file__).parents[2]
 BN, GN, LN = "Batch norm + L1", "Group norm", "Layer norm"
@@ -34,14 +31,14 @@ def curve_table(seeds: int, epochs: int, variants: dict[str, float]) -> pd.DataF
         for epoch in range(1, epochs + 1):
             error = (1 - end) * (1 + 10 / epoch**2) * rng.uniform(0.9, 1.1)
             rows.append((variant, seed, epoch, 3 * error, 1 - error))
-    return pd.DataFrame(rows, columns=["variant", "seed", "epoch", "loss", "accuracy"])
+    return pd.DataFrame(rows, columns=["series", "seed", "epoch", "loss", "accuracy"])
 
 
 def summary_table(final: pd.DataFrame) -> pd.DataFrame:
-    groups = final.groupby("variant", sort=False)["accuracy"]
-    half = 2 * groups.std()  # NaN with one seed
-    mean = groups.mean()
-    return pd.DataFrame({"mean": mean, "low": mean - half, "high": mean + half}).reset_index()
+    groups = final.groupby("series", sort=False)["accuracy"]
+    mean, half = groups.mean(), 2 * groups.std()  # NaN with one seed
+    ends = {"mean": mean, "low": mean - half, "high": mean + half}
+    return pd.DataFrame(ends).reset_index(names="label").assign(measure="accuracy")
 
 
 def misclassified_table(seeds: int, images: int) -> pd.DataFrame:
@@ -60,7 +57,7 @@ def confusion_table(seeds: int) -> pd.DataFrame:
         (variant, true, predicted, seeds * (980 if true == predicted else int(rng.poisson(0.7))))
         for variant, true, predicted in itertools.product(VARIANTS, range(10), range(10))
     ]
-    return pd.DataFrame(rows, columns=["variant", "true", "predicted", "count"])
+    return pd.DataFrame(rows, columns=["series", "true", "predicted", "count"])
 
 
 def parameter_table() -> pd.DataFrame:
@@ -72,7 +69,7 @@ def parameter_table() -> pd.DataFrame:
             area = side * side if variant == LN else 1
             rows += [(variant, f"conv{i}", weight), (variant, f"norm{i}", 2 * channels * area)]
         rows.append((variant, "linear", 150))
-    return pd.DataFrame(rows, columns=["variant", "layer", "parameters"])
+    return pd.DataFrame(rows, columns=["series", "layer", "parameters"])
 
 
 def draw_all(seeds: int, epochs: int) -> dict[str, Figure]:
@@ -83,11 +80,13 @@ def draw_all(seeds: int, epochs: int) -> dict[str, Figure]:
     return {
         "samples": figures.samples(pixels[0], pixels[1:]),
         "curves": figures.curves(table, "Test set, epoch by epoch"),
-        "final": figures.final_accuracies(final, summary_table(final)),
-        "misclassified": figures.misclassified_digits(
-            wrong, dict.fromkeys(wrong["index"], pixels[0, 0]), GN
+        "final": figures.final_accuracies(
+            *figure_tables.accuracies(final, summary_table(final), "accuracy")
         ),
-        "confusion": figures.confusion_matrices(confusion_table(seeds)),
+        "misclassified": figures.misclassified_images(
+            wrong, dict.fromkeys(wrong["index"], pixels[0, 0]), GN, "digit"
+        ),
+        "confusion": figures.confusion_matrices(confusion_table(seeds), "digit"),
         "parameters": figures.layer_parameters(parameter_table()),
     }
 
@@ -156,12 +155,12 @@ def test_samples_show_every_image_unchanged_and_labelled() -> None:
 def test_curves_show_means_and_range(seeds: int, epochs: int) -> None:
     table = curve_table(seeds, epochs, VARIANTS)
     figure = figures.curves(table, "Validation images")
-    loss = table.pivot_table(index="epoch", columns="variant", values="loss")
+    loss = table.pivot_table(index="epoch", columns="series", values="loss")
     for line, variant in zip(figure.axes[0].lines, VARIANTS, strict=True):
         np.testing.assert_allclose(np.asarray(line.get_ydata()), loss[variant])
         assert line.get_marker() != "None"
     band = figure.axes[1].collections[0].get_datalim(figure.axes[1].transData)
-    error = 1 - table.loc[table["variant"] == BN, "accuracy"]
+    error = 1 - table.loc[table["series"] == BN, "accuracy"]
     np.testing.assert_allclose([band.ymin, band.ymax], [error.min(), error.max()])
     said = texts(figure)
     assert {"Validation images", "Batch norm + L1", "Group norm", "Layer norm"} <= set(said)
@@ -172,7 +171,7 @@ def test_curves_show_means_and_range(seeds: int, epochs: int) -> None:
 @settings(max_examples=20)
 @given(st.lists(st.sampled_from([0.0, 0.0975, 0.98, 0.99301, 0.99305, 0.9999, 1.0]), min_size=1))
 def test_curves_keep_every_accuracy_in_sight(accuracies: list[float]) -> None:
-    table = pd.DataFrame({"accuracy": accuracies, "variant": "gn", "seed": 0, "loss": 0.02})
+    table = pd.DataFrame({"accuracy": accuracies, "series": GN, "seed": 0, "loss": 0.02})
     axes = figures.curves(table.assign(epoch=table.index + 1), "Test").axes[1]
     bottom, top = axes.get_ylim()
     drawn = np.asarray(axes.lines[0].get_ydata())
@@ -195,48 +194,19 @@ def test_more_variants_than_colours_stay_apart() -> None:
     assert [line.get_label() for line in lines] == [f"v{i}" for i in range(12)]
 
 
-def lab(colour: str, deficiency: Any) -> Any:
-    """CIELAB coordinates of an sRGB colour (D65) as seen with a colour-vision deficiency."""
-    rgb = np.array(mpl.colors.to_rgb(colour))
-    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
-    to_xyz = [[0.4125, 0.3576, 0.1804], [0.2127, 0.7152, 0.0722], [0.0193, 0.1192, 0.9503]]
-    xyz = to_xyz @ np.clip(deficiency @ linear, 0, 1) / [0.9505, 1, 1.0888]
-    x, y, z = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
-    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
-
-
-@pytest.mark.parametrize(
-    "deficiency",
-    [
-        np.eye(3),
-        # Machado, Oliveira & Fernandes 2009, severity 1: protanopia, deuteranopia, tritanopia.
-        [[0.1523, 1.0526, -0.2049], [0.1145, 0.7863, 0.0992], [-0.0039, -0.0481, 1.0520]],
-        [[0.3673, 0.8606, -0.2280], [0.2801, 0.6725, 0.0474], [-0.0118, 0.0429, 0.9689]],
-        [[1.2555, -0.0767, -0.1788], [-0.0784, 0.9308, 0.1476], [0.0047, 0.6914, 0.3039]],
-    ],
-    ids=["none", "protanopia", "deuteranopia", "tritanopia"],
-)
-def test_colours_differ_for_every_common_vision(deficiency: Any) -> None:
-    seen = [lab(colour, np.array(deficiency)) for colour in figures.COLOURS]
-    assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 15
-
-
 def test_final_accuracies_show_each_seed_and_the_interval() -> None:
     final = curve_table(3, 1, VARIANTS)
-    summary = pd.DataFrame(
-        {"variant": list(VARIANTS), "mean": [0.9935, 0.99406, 0.9908]}
-        | {"low": [0.9928, 0.9938, np.nan], "high": [0.9942, 0.9943, np.nan]}
-    )
-    figure = figures.final_accuracies(final, summary)
+    means = {"mean": [0.9935, 0.99406, 0.9908], "at": range(3), "series": list(VARIANTS)}
+    ends = {"low": [0.9928, 0.9938, np.nan], "high": [0.9942, 0.9943, np.nan]}
+    figure = figures.final_accuracies(final.assign(at=-0.2), pd.DataFrame(means | ends))
     assert {
         "Batch norm + L1\n99.35 % [99.28, 99.42]",
         "Group norm\n99.41 % [99.38, 99.43]",
         "Layer norm\n99.08 %",
     } <= set(texts(figure))
     seeds, mean = figure.axes[0].lines[:2]
-    np.testing.assert_allclose(
-        np.asarray(seeds.get_xdata()), 100 * final.loc[final["variant"] == BN, "accuracy"]
-    )
+    own = final.loc[final["series"] == BN, "accuracy"]
+    np.testing.assert_allclose(np.asarray(seeds.get_xdata()), 100 * own)
     np.testing.assert_allclose(np.asarray(mean.get_xdata()), 99.35)
     assert any("95 % t interval" in text for text in texts(figure))
 
@@ -254,27 +224,11 @@ WRONG = pd.DataFrame(
     ],
     columns=["seed", "index", "true", "predicted", "probability"],
 )
-CHOSEN = pd.DataFrame(
-    [(20, 9, 4, 0.4, 3), (30, 3, 5, 0.8, 2), (40, 7, 1, 0.8, 2), (50, 4, 9, 0.9, 1)],
-    columns=["index", "true", "predicted", "probability", "seeds"],
-)
 
 
-@settings(max_examples=30)
-@given(st.permutations(range(len(WRONG))))
-def test_hardest_orders_by_seeds_probability_and_index(order: list[int]) -> None:
-    pd.testing.assert_frame_equal(figures.hardest(WRONG.iloc[order]), CHOSEN)
-
-
-def test_hardest_takes_no_more_than_asked() -> None:
-    assert figures.hardest(WRONG, 2)["index"].tolist() == [20, 30]
-    assert len(figures.hardest(misclassified_table(3, 30))) == 10
-    assert figures.hardest(WRONG.head(0)).empty
-
-
-def test_misclassified_digits_are_annotated_and_may_be_few() -> None:
+def test_misclassified_images_are_annotated_and_may_be_few() -> None:
     images = {index: np.full((28, 28), index, np.uint8) for index in WRONG["index"]}
-    figure = figures.misclassified_digits(WRONG, images, LN)
+    figure = figures.misclassified_images(WRONG, images, LN, "digit")
     assert {
         "true 9, predicted 4\np = 0.40, 3 seeds",
         "true 3, predicted 5\np = 0.80, 2 seeds",
@@ -285,20 +239,20 @@ def test_misclassified_digits_are_annotated_and_may_be_few() -> None:
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert [int(np.max(image)) for image in shown if image is not None] == [20, 30, 40, 50]
     assert len(figure.axes) == 10
-    assert texts(figures.misclassified_digits(WRONG.head(0), {}, LN))
+    assert texts(figures.misclassified_images(WRONG.head(0), {}, LN, "digit"))
 
 
 def test_confusion_matrices_colour_errors_only_on_one_scale() -> None:
     table = confusion_table(3)
-    shuffled = table.groupby("variant", sort=False).sample(frac=1, random_state=0)
-    figure = figures.confusion_matrices(shuffled)
+    shuffled = table.groupby("series", sort=False).sample(frac=1, random_state=0)
+    figure = figures.confusion_matrices(shuffled, "digit")
     most = table.loc[table["true"] != table["predicted"], "count"].max()
     for axes, variant in zip(figure.axes, VARIANTS, strict=True):
         shown = axes.images[0].get_array()
         assert isinstance(shown, np.ma.MaskedArray)
         np.testing.assert_array_equal(shown.mask, np.eye(10, dtype=bool))
         assert axes.images[0].get_clim() == (0, most)
-        rows = table[table["variant"] == variant]
+        rows = table[table["series"] == variant]
         written = {(text.get_position(), text.get_text()) for text in axes.texts}
         assert written == {
             ((row["predicted"], row["true"]), str(row["count"]))
@@ -311,12 +265,21 @@ def test_confusion_matrices_colour_errors_only_on_one_scale() -> None:
         )
 
 
+def test_there_are_as_many_rows_in_a_confusion_matrix_as_classes() -> None:
+    pairs = itertools.product((0, 1, 2), repeat=2)
+    table = pd.DataFrame([(GN, *pair, 5) for pair in pairs], columns=confusion_table(1).columns)
+    figure = figures.confusion_matrices(table, "garment")
+    assert {"Which test garments are taken for which", "Group norm: 30 errors in 45"} <= set(
+        texts(figure)
+    )
+
+
 @pytest.mark.parametrize("variants", [1, 4])
 def test_any_number_of_confusion_matrices_fits(variants: int) -> None:
     one = confusion_table(1).head(100)
-    table = pd.concat([one.assign(variant=f"v{i}") for i in range(variants)])
+    table = pd.concat([one.assign(series=f"v{i}") for i in range(variants)])
     perfect = table.assign(count=table["count"] * (table["true"] == table["predicted"]))
-    said = texts(figures.confusion_matrices(perfect))
+    said = texts(figures.confusion_matrices(perfect, "digit"))
     assert sum("0 errors in 9,800" in text for text in said) == variants
 
 
@@ -328,45 +291,6 @@ def test_layer_parameters_show_every_count_and_the_totals() -> None:
     assert numbers[:5] == ["108", "24", "16,224", "1,728", "32"], "equal neighbours share one"
     layers = [label.get_text() for label in figure.axes[0].get_xticklabels()]
     assert layers == parameter_table()["layer"].unique().tolist()
-
-
-def filled(template: str, rows: pd.DataFrame, x: str, y: str) -> Any:
-    """Fill a template as `dvc plots diff` does: CSV fields are strings, `rev` is added."""
-    from dvc_render import VegaRenderer  # type: ignore[import-untyped]
-
-    text = rows.astype(str).to_dict("records")
-    points = [row | {"rev": rev} for rev in ("workspace", "HEAD") for row in text]
-    labels = {"title": "The title", "x_label": "across", "y_label": "up"}
-    where = {"template": template, "template_dir": str(ROOT / ".dvc" / "plots")}
-    spec = VegaRenderer(points, "plot", x=x, y=y, **labels, **where).get_filled_template()
-    assert spec["data"]["values"] == points
-    assert spec["title"]["text"] == "The title"
-    written = json.dumps(spec | {"data": None})
-    assert "DVC_METRIC" not in written
-    assert '"across"' in written
-    assert '"up"' in written
-    return spec
-
-
-def test_curves_template_fills() -> None:
-    """A series is a variant, with whatever a study has changed of it."""
-    spec = filled("curves", curve_table(2, 2, VARIANTS), "epoch", "accuracy")
-    calculated = {step["as"]: step["calculate"] for step in spec["transform"][:3]}
-    series = calculated.pop("series")
-    assert calculated == {"x": "toNumber(datum['epoch'])", "y": "toNumber(datum['accuracy'])"}
-    own = params.load(ROOT / "studies/params.yaml", studies.Settings)
-    base = params.load(ROOT / "params.yaml")
-    factors = {f for study in studies.STUDIES for f in studies.arms(study, own, base)[0].factors}
-    assert set(re.findall(r"datum\.(\w+)", series)) == {"variant"} | factors
-    assert spec["encoding"]["color"]["scale"]["range"] == list(figures.COLOURS)
-    assert spec["transform"][-1]["groupby"] == ["rev", "series", "x"]
-
-
-def test_confusion_template_fills() -> None:
-    spec = filled("confusion_counts", confusion_table(1), "predicted", "true")["spec"]
-    assert (spec["encoding"]["x"]["field"], spec["encoding"]["y"]["field"]) == ("predicted", "true")
-    filters = [layer["transform"][0]["filter"] for layer in spec["layer"][:2]]
-    assert filters == ["datum['predicted'] == datum['true']", "datum['predicted'] != datum['true']"]
 
 
 if __name__ == "__main__":

@@ -14,82 +14,23 @@ import numpy as np
 import pandas as pd
 import pytest
 from ruamel.yaml import YAML
-from torch import nn
 
-from normlab import files, formatting
+from normlab import formatting
 from normlab.errors import InputError
-from normlab.network import networks
-from normlab.network.architecture import largest_divisor
-from normlab.report import charts, norm_axes
 from normlab.report import page as report
-from normlab.report.sections import Inputs
+from normlab.report.inputs import Inputs
 from stages import report as stage
+from tests.report.conftest import all_missed, one_epoch
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "reports/report.html"
 YAML_FILE = YAML(typ="safe")
 
 
-def read() -> Inputs:
-    """Read the committed inputs. The images are in DVC's cache alone: others take their places."""
-    before = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(files, "read_images", lambda _: dict.fromkeys(range(10_000), BLANK))
-            return stage.read()
-    finally:
-        os.chdir(before)
-
-
-BLANK = np.arange(784, dtype=np.uint8).reshape(28, 28)
-
-
-@pytest.fixture(scope="module")
-def inputs() -> Inputs:
-    return read()
-
-
-@pytest.fixture(scope="module")
-def page(inputs: Inputs) -> str:
-    return report.render(inputs)
-
-
 def text(page: str) -> str:
     """What a page says, without its scripts, styles and tags."""
     bare = re.sub(r"<(script|style|svg)\b.*?</\1>", " ", page, flags=re.DOTALL)
     return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", bare)).split())
-
-
-def test_the_shapes_drawn_are_those_of_the_network() -> None:
-    network = networks.build("gn", gn_groups=4)
-    norms = [module for module in network if isinstance(module, nn.GroupNorm)]
-    assert [norm.num_channels for norm in norms] == [channels for channels, _ in norm_axes.SHAPES]
-    elementwise = networks.build("ln", ln_affine="elementwise")
-    shapes = [m.normalized_shape for m in elementwise if isinstance(m, nn.LayerNorm)]
-    assert shapes == [(channels, side, side) for channels, side in norm_axes.SHAPES]
-
-
-@pytest.mark.parametrize("limit", [1, 2, 4, 7, 16])
-def test_the_groups_drawn_are_those_of_the_network(limit: int) -> None:
-    for channels, _ in norm_axes.SHAPES:
-        assert norm_axes.groups_of(channels, limit) == largest_divisor(channels, limit)
-
-
-def test_the_boxes_count_what_each_normalization_averages_over() -> None:
-    kinds = {kind["name"]: kind["boxes"] for kind in norm_axes.normalized(gn_groups=4, batch=128)}
-    first = {name: boxes[0]["count"] for name, boxes in kinds.items()}
-    assert first == {
-        "Batch norm": 128 * 26 * 26,
-        "Group norm": 3 * 26 * 26,
-        "Layer norm": 12 * 26 * 26,
-        "Instance norm": 26 * 26,
-    }
-    widths = [float(box["width"]) for box in kinds["Layer norm"]]
-    depth = norm_axes.IMAGE[0] * 128
-    sides = [side for _, side in norm_axes.SHAPES]
-    drawn = [(width - depth) / side for width, side in zip(widths, sides, strict=True)]
-    assert drawn == pytest.approx([norm_axes.SIDE] * 7, abs=0.02)  # one scale for all layers
 
 
 def test_numbers_of_the_page_are_those_of_the_inputs(inputs: Inputs, page: str) -> None:
@@ -100,16 +41,18 @@ def test_numbers_of_the_page_are_those_of_the_inputs(inputs: Inputs, page: str) 
         ends = (accuracy["low"], accuracy["high"])
         assert formatting.interval(*ends, formatting.percent) in said
         assert f"{m['parameters']['mean']:,.0f} parameters" in said
-    for pair in inputs.pairs:
-        assert f"{formatting.points(pair['difference'])} points" in said
-        assert f"({formatting.interval(pair['low'], pair['high'])}) , {pair['verdict']}" in said
+    for pair in inputs.comparisons:
+        interval = formatting.interval(pair["low"], pair["high"])
+        sign, _ = report.BADGES[pair["verdict"]]
+        points = formatting.points(pair["difference"])
+        assert f"{points} points ({interval}) {sign} {pair['verdict']}" in said
 
 
 def test_every_finding_has_a_card_with_verdict_and_sentence(inputs: Inputs, page: str) -> None:
     cards = re.findall(r'<li class="card finding" id="finding-(\w+)">(.*?)</li>', page, re.DOTALL)
-    assert [name for name, _ in cards] == list(inputs.judged)
+    assert [name for name, _ in cards] == list(inputs.findings)
     for name, card in cards:
-        finding = inputs.judged[name]
+        finding = inputs.findings[name]
         said = text(card)
         assert finding["claim"] in said
         assert finding["sentence"] in said
@@ -165,13 +108,14 @@ def test_the_committed_page_and_short_form_are_those_of_the_committed_inputs(
     def without_images(made: str) -> str:
         return re.sub(r"data:image/png;base64,[\w+/=]+", "", made)
 
-    assert without_images(PAGE.read_text()) == without_images(page)
-    assert (ROOT / "reports/README.md").read_text() == report.readme(inputs)
+    again = "the inputs say something else: dvc repro reports/dvc.yaml"
+    assert without_images(PAGE.read_text()) == without_images(page), again
+    assert (ROOT / "reports/README.md").read_text() == report.readme(inputs), again
 
 
 def test_the_same_inputs_give_the_same_bytes_in_another_process(page: str, tmp_path: Path) -> None:
     script = (
-        "import sys; from tests.report.test_page import read; from normlab.report import page;"
+        "import sys; from tests.report.conftest import read; from normlab.report import page;"
         "open(sys.argv[1], 'w').write(page.render(read()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo", "LC_ALL": "C.UTF-8"}
@@ -180,58 +124,110 @@ def test_the_same_inputs_give_the_same_bytes_in_another_process(page: str, tmp_p
     assert (tmp_path / "page.html").read_text() == page
 
 
-def with_pair(inputs: Inputs, **changes: Any) -> Inputs:
-    """The same, with another finding on the first pair."""
-    table = inputs.comparisons.astype(object)
-    for column, value in changes.items():
-        table.loc[0, column] = value
-    return inputs._replace(comparisons=table)
+def with_pairs(inputs: Inputs, **first: Any) -> Inputs:
+    """The same, with another finding on the first pair and none on the others."""
+    none = [pair | {"verdict": "no difference shown"} for pair in inputs.comparisons]
+    return inputs._replace(comparisons=[none[0] | first, *none[1:]])
 
 
 def test_the_answer_changes_with_the_numbers(inputs: Inputs) -> None:
-    none = inputs.comparisons.assign(verdict="no difference shown")
-    nothing = inputs._replace(comparisons=none)
-    assert report.answer(nothing)[0] == "No difference in accuracy is shown between the three."
-    better = with_pair(nothing, difference=0.004, low=0.001, high=0.007, verdict="better")
+    count = formatting.number(len(inputs.variants))
+    none = f"No difference in accuracy is shown between the {count}."
+    assert report.answer(with_pairs(inputs))[0] == none
+    pair = inputs.comparisons[0]
+    one, other = pair["label"], pair["other_label"]
+    better = with_pairs(inputs, difference=0.004, low=0.001, high=0.007, verdict="better")
     assert report.answer(better)[:2] == [
-        "Batch norm + L1 is better than group norm by 0.40 points of test accuracy "
+        f"{one} is better than {formatting.within(other)} by 0.40 points of test accuracy "
         "(95 % interval 0.10 to 0.70).",
         "Between the others no difference is shown.",
     ]
-    worse = with_pair(nothing, difference=-0.004, low=-0.007, high=-0.001, verdict="worse")
-    assert report.answer(worse)[0].startswith("Group norm is better than batch norm + L1 by 0.40 ")
-    assert report.answer(worse)[0] in report.readme(worse)
+    worse = with_pairs(inputs, difference=-0.004, low=-0.007, high=-0.001, verdict="worse")
+    said = report.answer(worse)[0]
+    assert said.startswith(f"{other} is better than {formatting.within(one)} by 0.40 ")
+    assert said in report.readme(worse)
+
+
+def test_the_short_form_has_a_row_for_each_variant_pair_and_claim(inputs: Inputs) -> None:
+    made = report.readme(inputs)
+    rows = [line.strip("| ").split(" | ") for line in made.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows if len(row) == 5][1:] == list(inputs.variants.values())
+    assert [row[3] for row in rows if len(row) == 4][1:] == [
+        pair["verdict"] for pair in inputs.comparisons
+    ]
+    assert [row[1:] for row in rows if len(row) == 3][1:] == [
+        [f"**{f['verdict']}**", f["sentence"]] for f in inputs.findings.values()
+    ]
+    assert made.endswith("\n")
+    assert "\n\n\n" not in made
 
 
 def test_what_is_not_known_is_left_out(inputs: Inputs) -> None:
     """One seed, one finding without an interval, a claim with markup in it."""
     summary = inputs.summary.assign(std=np.nan, low=np.nan, high=np.nan)
-    unknown: dict[str, Any] = {
-        **dict.fromkeys(("low", "high", "p", "p_holm", "smallest_p", "trials", "seeds")),
-        "claim": "More <b>bold</b> & better",
-        "unit": "times",
-        "effect": 3.0,
-        "smallest_effect": 2.0,
-    }
-    findings = inputs.findings.astype(object)
-    for column, value in unknown.items():
-        findings.loc[0, column] = value
+    name, finding = next(iter(inputs.findings.items()))
+    unknown = dict.fromkeys(("low", "high", "p", "p_holm", "smallest_p", "trials", "seeds"))
+    claim = {"claim": "More <b>bold</b> & better", "unit": "times", "effect": 3.0}
+    findings = dict(inputs.findings) | {name: finding | unknown | claim}
     page = report.render(inputs._replace(summary=summary, findings=findings))
     assert "<b>bold</b>" not in page
     assert "More &lt;b&gt;bold&lt;/b&gt; &amp; better" in page
     assert "nan" not in text(page).lower().split()
 
 
-def test_of_many_digits_that_all_models_miss_the_first_are_shown(inputs: Inputs) -> None:
-    trials = inputs.final[["variant", "seed"]].drop_duplicates().to_dict("records")
-    wrong = {"study": "main", "true": 4, "predicted": 9, "probability": 0.9}
-    rows = [one | wrong | {"index": index} for index in range(2_475) for one in trials]
-    made = report.render(inputs._replace(misclassified=pd.DataFrame(rows)))
-    said = (
-        f"2475 test images that no model reads right, of which these are the first {report.SHOWN}"
+def test_of_many_images_that_all_models_miss_the_first_are_shown(inputs: Inputs) -> None:
+    made = report.render(inputs._replace(misclassified=all_missed(inputs, 2_475)))
+    said = text(made)
+    assert "2,475 test images that no model reads right." in said
+    assert f"And {2_475 - report.SHOWN:,} more, all in reports/misclassified.csv ." in said
+    assert made.count('alt="Test image ') == report.SHOWN
+    few = text(report.render(inputs._replace(misclassified=all_missed(inputs, 1))))
+    assert "1 test image that no model reads right." in few
+    assert " more, all in" not in few
+
+
+def test_a_single_epoch_makes_a_page_of_the_same_kind(inputs: Inputs, page: str) -> None:
+    made = report.render(one_epoch(inputs))
+    assert len(made) < 1.1 * len(page)
+    said = text(made)
+    assert "After 1 epoch each classifies" in said
+    assert not re.search(r"(?<![\d.])1 epochs", said)
+    spec = re.search(r'id="accuracies">.*?json">(.*?)</script>', made, re.DOTALL)
+    assert spec
+    tables = json.loads(spec[1])["datasets"].values()
+    ends = [(row["low"], row["high"]) for rows in tables for row in rows if "low" in row]
+    assert ends == [(0, 100)] * len(inputs.variants)
+
+
+def test_a_study_that_was_not_run_is_named_with_how_to_run_it(inputs: Inputs) -> None:
+    others = {name: tables for name, tables in inputs.studies.items() if name != "groups"}
+    made = report.render(inputs._replace(studies=others))
+    section = re.search(r'<section id="groups">.*?</section>', made, re.DOTALL)
+    assert section
+    assert "It has not been run here. Rebuild: dvc repro studies/dvc.yaml:score_groups" in text(
+        section[0]
     )
-    assert said in text(made)
-    assert len(made) < 1.2 * len(report.render(inputs))
+    assert "the study of groups" not in made
+    assert made.count('class="chart"') < report.render(inputs).count('class="chart"')
+
+
+def test_one_more_variant_needs_no_change_here(inputs: Inputs) -> None:
+    """A copy of the last variant under a key and a label of its own."""
+    last, label = list(inputs.variants.items())[-1]
+
+    def also(table: pd.DataFrame) -> pd.DataFrame:
+        new = table[table["variant"] == last].replace({last: "rms", label: "RMS norm"})
+        return pd.concat([table, new], ignore_index=True)
+
+    names = ("summary", "test_curves", "histories", "parameters", "misclassified")
+    tables: dict[str, Any] = {name: also(getattr(inputs, name)) for name in names}
+    pair = inputs.comparisons[0] | {"other": "rms", "other_label": "RMS norm"}
+    more = inputs._replace(**tables, comparisons=[*inputs.comparisons, pair])
+    made = report.render(more)
+    assert f"{formatting.within(label)} and RMS norm, and how sure" in text(made)
+    assert f"var(--series-{len(inputs.variants)})" in made
+    assert "| RMS norm | " in report.readme(more)
+    assert f"{formatting.MINUS} RMS norm | " in report.readme(more)
 
 
 @dataclass
@@ -262,32 +258,9 @@ def test_an_effect_is_placed_in_order_and_in_sight(place: Place) -> None:
     assert all(0 < at < 100 for at in drawn.values())
 
 
-def test_a_picture_shows_every_series_and_no_script() -> None:
-    rows = [
-        {"series": key, "epoch": epoch, "mean": 99.0, "low": 98.0, "high": 99.5}
-        for key in ("a", "b")
-        for epoch in (1, 2, 3)
-    ]
-    series = charts.named({"a": "First", "b": "Second"})
-    spec = charts.curves(pd.DataFrame(rows), series, "accuracy")
-    picture = charts.picture(spec)
-    assert all(f"--series-{i}" in picture for i in (0, 1))
-    assert "<script" not in picture
-    assert json.loads(json.dumps(spec)) == spec
-
-
-def test_the_picture_labels_losses_to_their_digits() -> None:
-    rows = [
-        {"series": "a", "epoch": epoch, "mean": loss, "low": loss, "high": loss}
-        for epoch, loss in enumerate((0.06, 0.03, 0.015), start=1)
-    ]
-    picture = charts.picture(charts.curves(pd.DataFrame(rows), charts.named({"a": "A"}), "loss"))
-    assert {"0.02", "0.04"} <= set(re.findall(r"<text[^>]*>([^<]*)</text>", picture))
-
-
 def test_readings_name_the_most_frequent_first() -> None:
-    assert report.readings([4, 4, 4]) == "4"
-    assert report.readings([9, 4, 4]) == "4 (2 of 3), 9 (1 of 3)"
+    assert report.readings({4: 3}) == "4"
+    assert report.readings({9: 1, 4: 2, 7: 0}) == "4 (2 of 3), 9 (1 of 3)"
 
 
 def test_a_missing_input_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
