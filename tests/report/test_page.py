@@ -191,6 +191,7 @@ def test_a_single_epoch_makes_a_page_of_the_same_kind(inputs: Inputs, page: str)
     assert len(made) < 1.1 * len(page)
     said = text(made)
     assert "After 1 epoch each classifies" in said
+    assert "95 % interval 0.00 % … 100.00 %" in said
     assert not re.search(r"(?<![\d.])1 epochs", said)
     spec = re.search(r'id="accuracies">.*?json">(.*?)</script>', made, re.DOTALL)
     assert spec
