@@ -34,11 +34,13 @@ def read() -> Inputs:
     )
     variants = summary["variant"].unique()
     histories = [files.read_table(REPORTS / "history" / f"{one}.csv") for one in variants]
+    pairs = files.read_table(REPORTS / "comparisons.csv")
+    pairs[["low", "high"]] = pairs[["low", "high"]].clip(-1, 1)
     findings = records(files.read_table(REPORTS / "findings.csv", dtype=COUNTS))
     return Inputs(
         dataset=MNIST,
         summary=summary,
-        comparisons=records(files.read_table(REPORTS / "comparisons.csv")),
+        comparisons=records(pairs),
         test_curves=curves,
         histories=named(pd.concat(histories), summary),
         parameters=parameters,

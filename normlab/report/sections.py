@@ -128,9 +128,10 @@ def any_study(study: str, inputs: Inputs) -> list[Block]:
     which then are shown once more.
     """
     tables = inputs.studies[study]
-    variants = list(dict.fromkeys(tables.summary["variant"]))
-    if len(variants) == 1:
-        series = looks.ordered(tables.labels, list(inputs.variants).index(variants[0]))
+    own, known = set(tables.summary["variant"]), list(inputs.variants)
+    if len(own) == 1:
+        variant = own.pop()
+        series = looks.ordered(tables.labels, known.index(variant) if variant in known else 0)
     else:
         series = looks.named(tables.labels)
     beside = convergence if tables.weights is None else weights

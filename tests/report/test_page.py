@@ -231,6 +231,20 @@ def test_one_more_variant_needs_no_change_here(inputs: Inputs) -> None:
     assert f"{formatting.MINUS} RMS norm | " in report.readme(more)
 
 
+def test_a_single_variant_is_shown_without_a_comparison(inputs: Inputs) -> None:
+    one = next(iter(inputs.variants))
+    names = ("summary", "test_curves", "histories", "parameters", "misclassified")
+    tables = {name: getattr(inputs, name) for name in names}
+    own: dict[str, Any] = {name: t[t["variant"] == one] for name, t in tables.items()}
+    alone = inputs._replace(**own, comparisons=[], findings={}, studies={})
+    said = "One normalization was trained: there is nothing to compare it with."
+    assert said in text(report.render(alone))
+    made = report.readme(alone)
+    assert f"**{said}**" in made
+    assert "compared" not in made
+    assert "\n\n\n" not in made
+
+
 @dataclass
 class Place:
     values: dict[str, Any]
