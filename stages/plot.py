@@ -30,7 +30,7 @@ def main() -> None:
         scale=(settings.affine_scale[0], settings.affine_scale[1]),
         shear=settings.affine_shear,
     )
-    summary = files.read_table(REPORTS / "summary.csv")
+    summary = figure_tables.bounded(files.read_table(REPORTS / "summary.csv"))
     labels = dict(zip(summary["variant"], summary["label"], strict=True))
     curves, confusion, parameters, wrong = (
         named(files.read_table(REPORTS / f"{name}.csv"), summary)

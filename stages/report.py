@@ -7,7 +7,7 @@ import pandas as pd
 from normlab import files, params
 from normlab.data.datasets import MNIST
 from normlab.report import page
-from normlab.report.figure_tables import named
+from normlab.report.figure_tables import bounded, named
 from normlab.report.inputs import Inputs, StudyTables, records
 from normlab.studies import STUDIES
 
@@ -27,18 +27,20 @@ def main() -> None:
 
 def read() -> Inputs:
     """Gather what the other stages wrote."""
-    summary = files.read_table(REPORTS / "summary.csv")
+    summary = bounded(files.read_table(REPORTS / "summary.csv"))
     curves, parameters, wrong = (
         named(files.read_table(REPORTS / f"{name}.csv"), summary)
         for name in ("test_curves", "parameters", "misclassified")
     )
     variants = summary["variant"].unique()
     histories = [files.read_table(REPORTS / "history" / f"{one}.csv") for one in variants]
+    pairs = files.read_table(REPORTS / "comparisons.csv")
+    pairs[["low", "high"]] = pairs[["low", "high"]].clip(-1, 1)
     findings = records(files.read_table(REPORTS / "findings.csv", dtype=COUNTS))
     return Inputs(
         dataset=MNIST,
         summary=summary,
-        comparisons=records(files.read_table(REPORTS / "comparisons.csv")),
+        comparisons=records(pairs),
         test_curves=curves,
         histories=named(pd.concat(histories), summary),
         parameters=parameters,
@@ -57,7 +59,7 @@ def read() -> Inputs:
 
 def read_study(study: str) -> StudyTables:
     """Read the tables of a study, the arms named as its summary labels them."""
-    summary = files.read_table(TABLES / f"{study}_summary.csv")
+    summary = bounded(files.read_table(TABLES / f"{study}_summary.csv"))
     trials = files.read_table(TABLES / f"{study}.csv")
     history = files.read_table(TABLES / f"{study}_history.csv")
     path = TABLES / f"{study}_weights.csv"

@@ -11,6 +11,16 @@ MEASURES = ["accuracy", "mean", "low", "high"]
 """Columns of numbers that are drawn."""
 
 
+def bounded(summary: pd.DataFrame) -> pd.DataFrame:
+    """Cut the intervals of accuracies and shares off at 0 and 1: no mean can lie beyond.
+
+    `summary` has columns measure, low and high.
+    """
+    share = summary["measure"].str.endswith("accuracy") | (summary["measure"] == "small_weights")
+    ends = summary[["low", "high"]].astype(float)
+    return summary.assign(**ends.mask(share, ends.clip(0, 1), axis=0))
+
+
 def named(table: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
     """Add `series`, the label that the summary gives each row's arm.
 
@@ -80,8 +90,7 @@ def accuracies(
     points : DataFrame
         Columns series, at, seed, accuracy, a row for each trial of these arms.
     means : DataFrame
-        Columns series, at (0, 1, 2, …), mean, low and high, a row for each arm. No accuracy lies
-        beyond 0 or 1, so an interval ends there; of a single seed it is not known.
+        Columns series, at (0, 1, 2, …), mean, low and high, a row for each arm.
     """
     means = _means(summary, measure)
     means["at"] = range(len(means))
@@ -114,10 +123,10 @@ def by_size(summary: pd.DataFrame, measure: str, factor: str) -> pd.DataFrame:
 
 def _means(summary: pd.DataFrame, measure: str, *factors: str) -> pd.DataFrame:
     rows = summary[summary["measure"] == measure].rename(columns={"label": "series"})
-    ends = rows[["low", "high"]].astype(float).clip(0, 1)
-    columns = ["series", *factors, "mean", "low", "high"]
-    means: pd.DataFrame = rows.assign(**ends)[columns].reset_index(drop=True)
-    return means
+    means: pd.DataFrame = rows[["series", *factors, "mean", "low", "high"]].astype(
+        {"low": float, "high": float}
+    )
+    return means.reset_index(drop=True)
 
 
 def distribution(weights: pd.DataFrame) -> pd.DataFrame:

@@ -114,7 +114,9 @@ def answer(inputs: Inputs) -> list[str]:
     """Answer the question in sentences, the first of them the answer itself."""
     shown = [pair for pair in inputs.comparisons if pair["verdict"] != "no difference shown"]
     sentences = [_shown(pair) for pair in shown]
-    if not shown:
+    if not inputs.comparisons:
+        sentences.append("One normalization was trained: there is nothing to compare it with.")
+    elif not shown:
         count = fmt.number(len(inputs.variants))
         sentences.append(f"No difference in accuracy is shown between the {count}.")
     elif len(shown) < len(inputs.comparisons):

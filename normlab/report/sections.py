@@ -128,15 +128,17 @@ def any_study(study: str, inputs: Inputs) -> list[Block]:
     which then are shown once more.
     """
     tables = inputs.studies[study]
-    variants = list(dict.fromkeys(tables.summary["variant"]))
-    if len(variants) == 1:
-        series = looks.ordered(tables.labels, list(inputs.variants).index(variants[0]))
+    own, known = set(tables.summary["variant"]), list(inputs.variants)
+    if len(own) == 1:
+        variant = own.pop()
+        series = looks.ordered(tables.labels, known.index(variant) if variant in known else 0)
     else:
         series = looks.named(tables.labels)
     beside = convergence if tables.weights is None else weights
     blocks = [Block([by_arm(study, inputs, series), beside(study, inputs, series)], series)]
     errors = [1 - row["mean"] for row in tables.measured("test_accuracy")]
-    near = [one for one, e in zip(series, errors, strict=True) if e <= NEAR * min(errors)]
+    enough = NEAR * max(1e-4, min(errors))
+    near = [one for one, error in zip(series, errors, strict=True) if error <= enough]
     if len(near) < len(series):
         far = f"without {', '.join(one.label for one in series if one not in near)}"
         again = [draw(study, inputs, near, far) for draw in (by_arm, convergence)]
@@ -194,10 +196,10 @@ def by_arm(study: str, inputs: Inputs, series: list[Series], without: str = "") 
     labels = [one.label for one in series]
     summary = tables.summary[tables.summary["label"].isin(labels)]
     points, means = figure_tables.accuracies(tables.trials, summary, "test_accuracy")
-    counts = [row["mean"] for row in tables.measured("parameters")]
+    counts = {row["label"]: row["mean"] for row in tables.measured("parameters")}
     numbers, ticks = _estimates(means, by), labels
-    if len(set(counts)) > 1:
-        numbers["parameters"] = [f"{count:,.0f}" for count in counts]
+    if len(set(counts.values())) > 1:
+        numbers["parameters"] = [f"{counts[label]:,.0f}" for label in labels]
         ticks = [f"{label}\n{size}" for label, size in numbers["parameters"].items()]
     chart = charts.dots(points, means, series, ticks)
     name = f"{study}{'_near' if without else ''}_accuracy"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from normlab import files
+from normlab.report import figure_tables
 from normlab.report import page as report
 from normlab.report.inputs import Inputs
 from stages import report as stage
@@ -56,4 +57,5 @@ def one_epoch(inputs: Inputs) -> Inputs:
     accuracies = summary["measure"] == "accuracy"
     summary.loc[accuracies, ["mean", "low", "high"]] = [0.2, -0.73, 1.17]
     missed = all_missed(inputs, 2_475)
-    return inputs._replace(**first, summary=summary, misclassified=missed)
+    bounded = figure_tables.bounded(summary)
+    return inputs._replace(**first, summary=bounded, misclassified=missed)

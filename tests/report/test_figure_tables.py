@@ -50,11 +50,13 @@ def test_means_stand_in_the_order_of_the_summary_with_their_trials_beside_them()
     assert points["at"].is_unique
 
 
-def test_an_interval_ends_where_accuracies_end() -> None:
-    _, means = figure_tables.accuracies(figure_tables.named(TRIALS, SUMMARY), SUMMARY, "accuracy")
-    assert means["low"].tolist()[:2] == [0.95, 0]
-    assert means["high"].tolist()[:2] == [1, 0.5]
-    assert math.isnan(means["low"].iloc[2])
+def test_intervals_of_accuracies_end_where_accuracies_do() -> None:
+    cut = figure_tables.bounded(SUMMARY)
+    assert cut["low"].tolist()[:2] == [0.95, 0]
+    assert cut["high"].tolist()[:2] == [1, 0.5]
+    assert math.isnan(cut["low"].iloc[2])
+    wide = SUMMARY.assign(measure="loss", low=-2.0, high=2.0)
+    assert figure_tables.bounded(wide).equals(wide)
 
 
 def test_only_trials_of_the_arms_shown_are_placed() -> None:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from normlab.report import figure_tables, figures
+from tests.report.test_figure_tables import WRONG
 
 ROOT = Path(__file__).parents[2]
 BN, GN, LN = "Batch norm + L1", "Group norm", "Layer norm"
@@ -209,21 +210,6 @@ def test_final_accuracies_show_each_seed_and_the_interval() -> None:
     np.testing.assert_allclose(np.asarray(seeds.get_xdata()), 100 * own)
     np.testing.assert_allclose(np.asarray(mean.get_xdata()), 99.35)
     assert any("95 % t interval" in text for text in texts(figure))
-
-
-WRONG = pd.DataFrame(
-    [
-        (0, 50, 4, 9, 0.90),  # wrong for one seed: behind all others, however sure
-        (0, 40, 7, 2, 0.60),  # two seeds, two digits: a tie, so the smaller one
-        (1, 40, 7, 1, 0.80),
-        (0, 30, 3, 5, 0.70),  # two seeds, mean 0.8: ties with 40 and has the lower index
-        (1, 30, 3, 5, 0.90),
-        (0, 20, 9, 4, 0.30),  # three seeds, the most frequent digit counts
-        (1, 20, 9, 7, 0.99),
-        (2, 20, 9, 4, 0.50),
-    ],
-    columns=["seed", "index", "true", "predicted", "probability"],
-)
 
 
 def test_misclassified_images_are_annotated_and_may_be_few() -> None:

@@ -191,6 +191,7 @@ def test_a_single_epoch_makes_a_page_of_the_same_kind(inputs: Inputs, page: str)
     assert len(made) < 1.1 * len(page)
     said = text(made)
     assert "After 1 epoch each classifies" in said
+    assert "95 % interval 0.00 % … 100.00 %" in said
     assert not re.search(r"(?<![\d.])1 epochs", said)
     spec = re.search(r'id="accuracies">.*?json">(.*?)</script>', made, re.DOTALL)
     assert spec
@@ -228,6 +229,20 @@ def test_one_more_variant_needs_no_change_here(inputs: Inputs) -> None:
     assert f"var(--series-{len(inputs.variants)})" in made
     assert "| RMS norm | " in report.readme(more)
     assert f"{formatting.MINUS} RMS norm | " in report.readme(more)
+
+
+def test_a_single_variant_is_shown_without_a_comparison(inputs: Inputs) -> None:
+    one = next(iter(inputs.variants))
+    names = ("summary", "test_curves", "histories", "parameters", "misclassified")
+    tables = {name: getattr(inputs, name) for name in names}
+    own: dict[str, Any] = {name: t[t["variant"] == one] for name, t in tables.items()}
+    alone = inputs._replace(**own, comparisons=[], findings={}, studies={})
+    said = "One normalization was trained: there is nothing to compare it with."
+    assert said in text(report.render(alone))
+    made = report.readme(alone)
+    assert f"**{said}**" in made
+    assert "compared" not in made
+    assert "\n\n\n" not in made
 
 
 @dataclass
