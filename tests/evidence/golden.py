@@ -34,7 +34,7 @@ def results() -> dict[str, str]:
         "mean_interval": rounded(summary.low, summary.high),
         "resampled_variance": " ".join(str(part) for part in variance),
         "pigeonhole_bootstrap": exact(bootstrap.mean),
-        "two_level_interval": rounded(*bootstrap[1:]),
+        "pigeonhole_interval": rounded(*bootstrap[1:]),
         "calibration_error": exact(
             metrics.expected_calibration_error(probabilities, weights.argmax(axis=1) // 2 * 2)
         ),
