@@ -24,6 +24,7 @@ from yaml import YAMLError
 from normlab import files, yaml12
 from normlab.errors import InputError, exit_on_input_error
 from normlab.formatting import percent, points
+from tools.git import git
 
 REPORT = Path("build/report.md")
 FIGURES = "reports/figures"
@@ -242,14 +243,6 @@ def file_at(commit: str, path: str) -> str | None:
 def file_here(path: str) -> str | None:
     """Read a file as it is here."""
     return files.read_text(Path(path)) if Path(path).exists() else None
-
-
-def git(*arguments: str) -> str:
-    """Return what a Git command prints; an `InputError` with its reason if it fails."""
-    done = run("git", *arguments)
-    if done.returncode:
-        raise InputError(f"git {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:

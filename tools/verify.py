@@ -26,6 +26,7 @@ from normlab.data import datasets
 from normlab.errors import InputError, exit_on_input_error
 from normlab.params import mapping
 from tools.differences import content_hash, difference, dvc_md5, json_difference, table_difference
+from tools.git import git
 
 ROOT = Path(__file__).resolve().parent.parent
 PIPELINES = {
@@ -132,12 +133,12 @@ def run_small(root: Path) -> dict[str, Any]:
 @contextmanager
 def copied(root: Path) -> Iterator[Path]:
     """Copy the project into a temporary folder, without outputs and with an empty cache."""
-    changed = git(root, "status", "--porcelain").splitlines()
+    changed = git("status", "--porcelain", folder=root).splitlines()
     if changed:
         print(f"verified with {len(changed)} uncommitted changes, as here", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="normlab-verify-") as scratch:
         clone = Path(scratch)
-        listed = git(root, "ls-files", "-coz", "--exclude-standard").split("\0")
+        listed = git("ls-files", "-coz", "--exclude-standard", folder=root).split("\0")
         for name in sorted(set(listed)):
             if (root / name).is_file():
                 (clone / name).parent.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def copied(root: Path) -> Iterator[Path]:
             shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
         for pipeline in pipelines:
             lock(clone, pipeline).unlink()
-        git(clone, "init", "--quiet")
+        git("init", "--quiet", folder=clone)
         # Not a cache that this user's configuration shares between projects.
         (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
         (clone / ".venv").symlink_to(sys.prefix)
@@ -169,15 +170,6 @@ def place_data(root: Path, incoming: Path) -> None:
 def change_params(file: Path, changes: Mapping[str, Any]) -> None:
     """Give parameters in a file other values. It becomes JSON, which is YAML too."""
     files.write(file, json.dumps({**mapping(file), **changes}, indent=2).encode())
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """Return what a Git command says."""
-    command = ["git", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603
-    if done.returncode:
-        raise InputError(f"{folder}: git {arguments[0]}: {' '.join(done.stderr.split())}")
-    return done.stdout
 
 
 def reproduce(clone: Path, target: str) -> None:

@@ -111,15 +111,19 @@ def copy(folder: Path) -> None:
     git(folder, "init", "-q")
 
 
+def run_from_nothing(folder: Path) -> None:
+    """Copy the project, run its pipeline and commit what that made."""
+    copy(folder)
+    assert_in_order(stages_run(run(folder, "dvc", "repro")))
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "Run")
+
+
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, run once from nothing."""
     folder = tmp_path_factory.mktemp("clone")
-    copy(folder)
-    ran = run(folder, "dvc", "repro")
-    assert_in_order(stages_run(ran))
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "Run")
+    run_from_nothing(folder)
     return folder
 
 

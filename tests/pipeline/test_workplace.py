@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.test_pipeline import copy, git, run, stages_run
+from tests.pipeline.test_pipeline import git, run, run_from_nothing, stages_run
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -15,10 +15,7 @@ pytestmark = pytest.mark.timeout(3600)
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, run once from nothing and committed."""
     folder = tmp_path_factory.mktemp("workplace")
-    copy(folder)
-    run(folder, "dvc", "repro")
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "Run")
+    run_from_nothing(folder)
     return folder
 
 
