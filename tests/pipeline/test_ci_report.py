@@ -25,6 +25,7 @@ NEEDED = (
     "requirements-dev.lock",
     "requirements.lock",
     "tools/ci_report.py",
+    "tools/git.py",
 )
 SUMMARY = "variant,label\ngn,Group norm\nln,Layer norm\n"
 COMPARISONS = "label,other_label,verdict\nGroup norm,Layer norm,no difference shown\n"
