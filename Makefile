@@ -13,20 +13,22 @@ DEV_STAMP := .venv/installed-dev-$(call checksum,requirements-dev.lock)
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro studies report verify receipt test lint bench lock \
-  ci-restore ci-repro ci-report ci-comment
+.PHONY: help install repro studies report docs verify receipt test lint bench sweep \
+  experiments lock ci-restore ci-repro ci-report ci-comment
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 install: $(STAMP)  ## Create .venv with what the pipeline needs, as locked
 
 $(STAMP):
 	@$(PYTHON) tools/supported.py
+	@test ! -L .venv || { echo '.venv: is a link, and what it leads to is not installed as locked here' >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	sed -n '/^uv==/,/^ *# via/p' requirements.lock > .venv/uv.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r .venv/uv.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	$(BIN)/python -m tools.plots_template
 	@touch $@
 
 $(DEV_STAMP): $(STAMP)
@@ -37,11 +39,17 @@ repro: install  ## Run the pipeline: whatever changed since the last run
 	$(BIN)/dvc repro
 
 studies: install  ## Run the studies and judge the claims: whatever changed since the last run
-	$(BIN)/dvc repro studies/dvc.yaml
+	$(BIN)/dvc repro evaluate
+	$(BIN)/dvc --cd studies repro
 
-report: install  ## Bring everything up to date, write the report and the README's headline
-	$(BIN)/dvc repro reports/dvc.yaml
+# As in ci-repro below: what is not here and nothing needs stays away.
+report: install  ## Write the report from what there is, and the README's headline
+	$(BIN)/dvc repro --allow-missing reports/dvc.yaml || $(BIN)/dvc repro reports/dvc.yaml
 	$(BIN)/python -m tools.headline
+	@$(BIN)/python -m tools.stale
+
+docs: install  ## Write docs/parameters.md from the models that validate the parameters
+	$(BIN)/python -m tools.parameters
 
 verify: install  ## Rebuild elsewhere and compare: BUDGET=small in seconds, PIPELINE=studies all of it
 	@$(BIN)/python -m tools.verify $(PIPELINE) $(BUDGET)
@@ -60,6 +68,13 @@ lint: $(DEV_STAMP)  ## Check style, format and types
 bench: install  ## Measure training's speed and print the tables
 	$(BIN)/dvc repro --quiet download
 	$(BIN)/python -m benchmarks.bench
+
+sweep: install  ## Run an experiment for each value: S='l1_lambda=1e-5,1e-4 gn_groups=1,2'
+	@$(BIN)/python -m tools.sweep '$(S)'
+
+# DVC has a column for each file that a stage depends on, and no setting that leaves them out.
+experiments: install  ## Compare experiments: the parameters and metrics in which they differ
+	@$(BIN)/dvc exp show --only-changed --drop '[^:]*(/[^:]*|\.(lock|yaml)|models)$$'
 
 lock: COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-header

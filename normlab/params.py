@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from yaml import YAMLError
 
 from normlab import yaml12
 from normlab.errors import InputError
 
 TRAINING_IMAGES = 60_000
+TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"
 
 
 def _unique(values: list[int]) -> list[int]:
@@ -26,57 +28,111 @@ def _ascending(values: list[float]) -> list[float]:
     return values
 
 
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+def allowed(values: str, **constraints: Any) -> Any:
+    """Make a field of a parameter: its constraints, and what they allow in words."""
+    return Field(json_schema_extra={"allowed": values}, **constraints)
+
+
+def allowed_values(field: FieldInfo) -> str:
+    """Say in words what a parameter may be, as its field was made by `allowed`, or a section."""
+    if section := section_of(field):
+        return f"a section of {', '.join(section.model_fields)}"
+    extra = field.json_schema_extra
+    assert isinstance(extra, dict)
+    return str(extra["allowed"])
+
+
+Count = Annotated[int, allowed("a whole number, 1 or more", ge=1)]
+Size = Annotated[
+    int, allowed(f"a whole number from 1 to {TRAINING_IMAGES}", ge=1, le=TRAINING_IMAGES)
+]
+Positive = Annotated[float, allowed("a number above 0", gt=0)]
+NotNegative = Annotated[float, allowed("a number, 0 or more", ge=0)]
+Momentum = Annotated[float, allowed("a number from 0 to below 1", ge=0, lt=1)]
+Factor = Annotated[float, allowed("a number above 0, at most 1", gt=0, le=1)]
+Fraction = Annotated[float, allowed("a fraction from 0 to 1", ge=0, le=1)]
+Rotation = Annotated[float, allowed("degrees from 0 to 180", ge=0, le=180)]
+Shear = Annotated[float, allowed("degrees from 0 to below 90", ge=0, lt=90)]
 Scale = Annotated[float, Field(gt=0, le=10)]
-Seeds = Annotated[list[Seed], Field(min_length=1), AfterValidator(_unique)]
-SEEDS = "a list of at least one whole number from 0 to 4294967295, all different"
-Range = Annotated[list[Scale], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+Range = Annotated[
+    list[Scale],
+    allowed("two numbers above 0, at most 10, the smaller first", min_length=2, max_length=2),
+    AfterValidator(_ascending),
+]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+Seeds = Annotated[
+    list[Seed],
+    allowed(
+        "a list of at least one whole number from 0 to 4294967295, all different", min_length=1
+    ),
+    AfterValidator(_unique),
+]
 
 
-class Flat(BaseModel):
-    """A flat file of parameters; a field's description says which values are allowed."""
+class Section(BaseModel):
+    """Parameters, and sections of them; a docstring below a field says what it does."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        frozen=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
 
     def conflicts(self) -> list[str]:
         """Name the keys whose values are allowed by themselves but not beside the others."""
         return []
 
 
-class Params(Flat):
+class Params(Section):
     """Every setting of the experiment, `params.yaml`."""
 
-    seeds: Seeds = Field(description=SEEDS)
-    epochs: Count = Field(description="a whole number, 1 or more")
-    val_size: int = Field(
-        ge=1, lt=TRAINING_IMAGES, description=f"a whole number from 1 to {TRAINING_IMAGES - 1}"
+    seeds: Seeds
+    """Each variant is trained once per seed."""
+    epochs: Count
+    """Passes over the training images."""
+    val_size: int = allowed(
+        f"a whole number from 1 to {TRAINING_IMAGES - 1}", ge=1, lt=TRAINING_IMAGES
     )
-    train_size: Count | None = Field(
-        description=f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"
-    )
-    batch_size: int = Field(
-        ge=1, le=TRAINING_IMAGES, description=f"a whole number from 1 to {TRAINING_IMAGES}"
-    )
-    lr: float = Field(gt=0, description="a number above 0")
-    momentum: float = Field(ge=0, lt=1, description="a number from 0 to below 1")
-    nesterov: bool = Field(description="true or false; true needs a momentum above 0")
-    lr_schedule: Literal["constant", "step", "cosine"] = Field(
-        description="constant, step or cosine"
-    )
-    lr_step_epochs: Count = Field(description="a whole number, 1 or more")
-    lr_step_factor: float = Field(gt=0, le=1, description="a number above 0, at most 1")
-    l1_lambda: float = Field(ge=0, description="a number, 0 or more")
-    gn_groups: Count = Field(description="a whole number, 1 or more")
-    ln_affine: Literal["elementwise", "channel"] = Field(description="elementwise or channel")
-    affine_rotation: float = Field(ge=0, le=180, description="degrees from 0 to 180")
-    affine_translation: float = Field(ge=0, le=1, description="a fraction from 0 to 1")
-    affine_scale: Range = Field(description="two numbers above 0, at most 10, the smaller first")
-    affine_shear: float = Field(ge=0, lt=90, description="degrees from 0 to below 90")
-    device: Literal["auto", "cpu", "cuda"] = Field(description="auto, cpu or cuda")
-    precision: Literal["auto", "float32", "bfloat16"] = Field(
-        description="auto, float32 or bfloat16"
-    )
+    """Training images set aside for validation."""
+    train_size: Count | None = allowed(TRAIN_SIZE)
+    """How many of the others to train on; null for all."""
+    batch_size: Size
+    """Images per step; the last, smaller batch is used too."""
+    lr: Positive
+    """Learning rate of SGD."""
+    momentum: Momentum
+    """Of SGD: what is kept of the last step, in the next one."""
+    nesterov: bool = allowed("true or false; true needs a momentum above 0")
+    """Nesterov's form of momentum."""
+    lr_schedule: Literal["constant", "step", "cosine"] = allowed("constant, step or cosine")
+    """How the learning rate goes, changing once an epoch."""
+    lr_step_epochs: Count
+    """Schedule `step`: epochs between changes."""
+    lr_step_factor: Factor
+    """Schedule `step`: factor at each change."""
+    l1_lambda: NotNegative
+    """BN + L1: the penalty is this times the sum of all absolute parameters."""
+    gn_groups: Count
+    """GN: at most this many groups; a layer takes the largest divisor of its channels that is not
+    above. 1 normalizes over (C,H,W), 16 or more is instance norm."""
+    ln_affine: Literal["elementwise", "channel"] = allowed("elementwise or channel")
+    """LN: a scale and shift per element, or per channel."""
+    affine_rotation: Rotation
+    """Augmentation: at most this much, to either side."""
+    affine_translation: Fraction
+    """Augmentation: at most this much of the width, in every direction."""
+    affine_scale: Range
+    """Augmentation: smallest and largest factor."""
+    affine_shear: Shear
+    """Augmentation: at most this much, to either side."""
+    device: Literal["auto", "cpu", "cuda"] = allowed("auto, cpu or cuda")
+    """`cpu` gives the same results on every machine; `cuda`, or `auto` (a GPU where there is one,
+    else `cpu`), gives this machine's."""
+    precision: Literal["auto", "float32", "bfloat16"] = allowed("auto, float32 or bfloat16")
+    """Of training: `auto` takes bfloat16 on a GPU that has it natively, else float32. Evaluation is
+    always in float32."""
 
     def conflicts(self) -> list[str]:
         """Name the keys whose values are allowed by themselves but not beside the others."""
@@ -85,14 +141,14 @@ class Params(Flat):
         return ["train_size"] * too_many + ["nesterov"] * still
 
 
-Model = TypeVar("Model", bound=Flat)
+Model = TypeVar("Model", bound=Section)
 
 
 @overload
 def load(path: Path) -> Params: ...
 @overload
 def load(path: Path, model: type[Model]) -> Model: ...
-def load(path: Path, model: type[Flat] = Params) -> Flat:
+def load(path: Path, model: type[Section] = Params) -> Section:
     """Read and validate a parameter file.
 
     Raises
@@ -131,28 +187,43 @@ def mapping(path: Path) -> dict[str, Any]:
     return {str(key): value for key, value in values.items()}
 
 
-def _problems(values: dict[str, Any], model: type[Flat]) -> list[str]:
-    fields = model.model_fields
+def _problems(values: dict[str, Any], model: type[Section]) -> list[str]:
     try:
         checked = model.model_validate(values)
     except ValidationError as error:
-        kinds = {str(item["loc"][0]): item["type"] for item in error.errors()}
-        return [_problem(key, kind, values, fields) for key, kind in kinds.items()]
-    return [_refusal(key, values[key], fields) for key in checked.conflicts()]
+        # Of a list, each item that is wrong has an error of its own; the list is named once.
+        found = {_place(item["loc"], model): item["type"] for item in error.errors()}
+        return [_problem(place, kind, values, model) for place, kind in found.items()]
+    return [_problem((key,), "conflict", values, model) for key in checked.conflicts()]
 
 
-def _problem(key: str, kind: str, values: dict[str, Any], fields: dict[str, Any]) -> str:
+def _place(loc: tuple[int | str, ...], model: type[Section]) -> tuple[str, ...]:
+    """Shorten where pydantic found an error to the keys that lead to a parameter."""
+    key, *rest = map(str, loc)
+    field = model.model_fields.get(key)
+    section = section_of(field) if field else None
+    return (key, *_place(tuple(rest), section)) if section and rest else (key,)
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """Give the model of a section; None if the field is a parameter."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def _problem(place: tuple[str, ...], kind: str, values: Any, model: type[Section]) -> str:
+    *sections, key = place
+    for name in sections:
+        values, model = values[name], section_of(model.model_fields[name]) or model
+    where, fields = ".".join(place), model.model_fields
     if kind == "missing":
-        return f"{key}: missing, allowed: {fields[key].description}"
+        return f"{where}: missing, allowed: {allowed_values(fields[key])}"
+    got = _shown(values[key])
     if kind == "extra_forbidden":
         near = difflib.get_close_matches(key, fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(fields)}"
-        return f"{key}: unknown key (value {_shown(values[key])}), {hint}"
-    return _refusal(key, values[key], fields)
-
-
-def _refusal(key: str, value: Any, fields: dict[str, Any]) -> str:
-    return f"{key}: got {_shown(value)}, allowed: {fields[key].description}"
+        return f"{where}: unknown key (value {got}), {hint}"
+    return f"{where}: got {got}, allowed: {allowed_values(fields[key])}"
 
 
 def _shown(value: Any) -> str:

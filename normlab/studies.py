@@ -9,17 +9,30 @@ import itertools
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator
 
 from normlab import formatting
 from normlab.arms import Arm
 from normlab.network.architecture import REFERENCE
-from normlab.params import SEEDS, TRAINING_IMAGES, Count, Flat, Params, Range, Seeds
+from normlab.params import (
+    TRAIN_SIZE,
+    TRAINING_IMAGES,
+    Count,
+    Factor,
+    Fraction,
+    Momentum,
+    NotNegative,
+    Params,
+    Positive,
+    Range,
+    Rotation,
+    Section,
+    Seeds,
+    Shear,
+    Size,
+    allowed,
+)
 
-TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"
-BATCH_SIZES = f"a list of at least two whole numbers from 1 to {TRAINING_IMAGES}, ascending"
-GROUPS = "a list of at least two whole numbers, 1 or more, ascending"
-LAMBDAS = "a list of at least two numbers, 0 or more, ascending"
 LAYERS = len(REFERENCE.convolutions)
 
 
@@ -30,50 +43,101 @@ def _ascending(values: list[Any]) -> list[Any]:
 
 
 Ordered = AfterValidator(_ascending)
-Several = Field(min_length=2)
-Size = Annotated[int, Field(ge=1, le=TRAINING_IMAGES)]
-Weight = Annotated[float, Field(ge=0)]
+Counts = Annotated[
+    list[Count],
+    allowed("a list of at least two whole numbers, 1 or more, ascending", min_length=2),
+    Ordered,
+]
+Sizes = Annotated[
+    list[Size],
+    allowed(
+        f"a list of at least two whole numbers from 1 to {TRAINING_IMAGES}, ascending", min_length=2
+    ),
+    Ordered,
+]
+Weights = Annotated[
+    list[NotNegative],
+    allowed("a list of at least two numbers, 0 or more, ascending", min_length=2),
+    Ordered,
+]
+TrainSize = Annotated[Size | None, allowed(TRAIN_SIZE)]
 
 
-class Settings(Flat):
-    """Every setting of the studies, `studies/params.yaml`: grids, budgets, the reference recipe."""
+class Budget(Section):
+    """What most studies have: its seeds, epochs and training images."""
 
-    groups: Annotated[list[Count], Several, Ordered] = Field(description=GROUPS)
-    groups_seeds: Seeds = Field(description=SEEDS)
-    groups_epochs: Count = Field(description="a whole number, 1 or more")
-    groups_train_size: Size | None = Field(description=TRAIN_SIZE)
+    seeds: Seeds
+    """A trial per arm and seed; fewer than 10 show little among so many claims."""
+    epochs: Count
+    """Passes over the training images."""
+    train_size: TrainSize
+    """How many images to train on; null for all but the validation images."""
 
-    l1_lambdas: Annotated[list[Weight], Several, Ordered] = Field(description=LAMBDAS)
-    l1_seeds: Seeds = Field(description=SEEDS)
-    l1_epochs: Count = Field(description="a whole number, 1 or more")
-    l1_train_size: Size | None = Field(description=TRAIN_SIZE)
 
-    layer_norm_seeds: Seeds = Field(description=SEEDS)
-    layer_norm_epochs: Count = Field(description="a whole number, 1 or more")
-    layer_norm_train_size: Size | None = Field(description=TRAIN_SIZE)
+class Groups(Budget):
+    """Settings of `groups`."""
 
-    batch_sizes: Annotated[list[Size], Several, Ordered] = Field(description=BATCH_SIZES)
-    batch_size_seeds: Seeds = Field(description=SEEDS)
-    batch_size_epochs: Count = Field(description="a whole number, 1 or more")
-    batch_size_train_size: Size | None = Field(description=TRAIN_SIZE)
+    gn_groups: Counts
+    """The numbers of groups to compare."""
 
-    replication_seeds: Seeds = Field(description=SEEDS)
-    replication_epochs: Count = Field(description="a whole number, 1 or more")
-    replication_batch_size: Size = Field(description=f"a whole number from 1 to {TRAINING_IMAGES}")
-    replication_lr: float = Field(gt=0, description="a number above 0")
-    replication_momentum: float = Field(ge=0, lt=1, description="a number from 0 to below 1")
-    replication_lr_step_epochs: Count = Field(description="a whole number, 1 or more")
-    replication_lr_step_factor: float = Field(gt=0, le=1, description="a number above 0, at most 1")
-    replication_l1_lambda: Weight = Field(description="a number, 0 or more")
-    replication_gn_groups: Annotated[list[Count], Field(min_length=LAYERS, max_length=LAYERS)] = (
-        Field(description=f"a list of {LAYERS} whole numbers, 1 or more, one per convolution")
+
+class Penalties(Budget):
+    """Settings of `l1`."""
+
+    l1_lambda: Weights
+    """The λ to compare."""
+
+
+class BatchSizes(Budget):
+    """Settings of `batch_size`."""
+
+    batch_size: Sizes
+    """Images per step; the learning rate is in proportion, the images seen are as many."""
+
+
+class Replication(Section):
+    """Settings of `replication`: the reference's own recipe, on all training images."""
+
+    seeds: Seeds
+    """A trial per arm and seed; fewer than 10 show little among so many claims."""
+    epochs: Count
+    """Passes over the training images."""
+    batch_size: Size
+    """Images per step."""
+    lr: Positive
+    """Learning rate."""
+    momentum: Momentum
+    """In the plain form."""
+    lr_step_epochs: Count
+    """Epochs between changes of the learning rate."""
+    lr_step_factor: Factor
+    """Factor at each change."""
+    l1_lambda: NotNegative
+    """The weight of batch norm's penalty."""
+    gn_groups: list[Count] = allowed(
+        f"a list of {LAYERS} whole numbers, 1 or more, one per convolution",
+        min_length=LAYERS,
+        max_length=LAYERS,
     )
-    replication_affine_rotation: float = Field(ge=0, le=180, description="degrees from 0 to 180")
-    replication_affine_translation: float = Field(ge=0, le=1, description="a fraction from 0 to 1")
-    replication_affine_scale: Range = Field(
-        description="two numbers above 0, at most 10, the smaller first"
-    )
-    replication_affine_shear: float = Field(ge=0, lt=90, description="degrees from 0 to below 90")
+    """Group norm's numbers of groups."""
+    affine_rotation: Rotation
+    """Augmentation: degrees, to either side."""
+    affine_translation: Fraction
+    """Augmentation: fraction of the width, in every direction."""
+    affine_scale: Range
+    """Augmentation: smallest and largest factor."""
+    affine_shear: Shear
+    """Augmentation: degrees, to either side."""
+
+
+class Settings(Section):
+    """Every setting of the studies, `studies/params.yaml`: a section for each of them."""
+
+    groups: Groups
+    l1: Penalties
+    layer_norm: Budget
+    batch_size: BatchSizes
+    replication: Replication
 
 
 class Study(NamedTuple):
@@ -87,14 +151,14 @@ def groups(own: Settings, _: Params) -> list[Arm]:
     """Group norm with more and more groups."""
     return [
         Arm(
-            "groups",
-            "gn",
-            {"gn_groups": count},
-            ("gn_groups",),
-            formatting.many(count, "group"),
-            f"{count}",
+            study="groups",
+            variant="gn",
+            changes={"gn_groups": count},
+            factors=("gn_groups",),
+            label=formatting.many(count, "group"),
+            folder=f"{count}",
         )
-        for count in own.groups
+        for count in own.groups.gn_groups
     ]
 
 
@@ -102,14 +166,14 @@ def l1(own: Settings, _: Params) -> list[Arm]:
     """Batch norm with a larger and larger penalty."""
     return [
         Arm(
-            "l1",
-            "bn_l1",
-            {"l1_lambda": weight},
-            ("l1_lambda",),
-            f"λ = {formatting.power_of_ten(weight)}",
-            f"{weight:g}",
+            study="l1",
+            variant="bn_l1",
+            changes={"l1_lambda": weight},
+            factors=("l1_lambda",),
+            label=f"λ = {formatting.power_of_ten(weight)}",
+            folder=f"{weight:g}",
         )
-        for weight in own.l1_lambdas
+        for weight in own.l1.l1_lambda
     ]
 
 
@@ -123,7 +187,14 @@ def layer_norm(_: Settings, __: Params) -> list[Arm]:
     ]
     factors = ("l1_lambda", "ln_affine")
     return [
-        Arm("layer_norm", variant, changes, factors, label, folder)
+        Arm(
+            study="layer_norm",
+            variant=variant,
+            changes=changes,
+            factors=factors,
+            label=label,
+            folder=folder,
+        )
         for folder, variant, changes, label in arms
     ]
 
@@ -137,40 +208,24 @@ def batch_size(own: Settings, base: Params) -> list[Arm]:
     ]
     return [
         Arm(
-            "batch_size",
-            variant,
-            changes | {"batch_size": size, "lr": base.lr * size / base.batch_size},
-            ("batch_size",),
-            label,
-            f"{folder}_{size}",
+            study="batch_size",
+            variant=variant,
+            changes=changes | {"batch_size": size, "lr": base.lr * size / base.batch_size},
+            factors=("batch_size",),
+            label=label,
+            folder=f"{folder}_{size}",
         )
         for folder, variant, changes, label in variants
-        for size in own.batch_sizes
+        for size in own.batch_size.batch_size
     ]
-
-
-REPLICATED = (
-    "batch_size",
-    "lr",
-    "momentum",
-    "lr_step_epochs",
-    "lr_step_factor",
-    "l1_lambda",
-    "gn_groups",
-    "affine_rotation",
-    "affine_translation",
-    "affine_scale",
-    "affine_shear",
-)
-"""Parameters of the reference's recipe that `studies/params.yaml` has."""
 
 
 def replication(own: Settings, _: Params) -> list[Arm]:
     """Run the reference's three variants by its own recipe."""
-    recipe = {key: getattr(own, f"replication_{key}") for key in REPLICATED}
+    recipe = own.replication.model_dump(exclude={"seeds"})
     fixed = {"lr_schedule": "step", "nesterov": False, "ln_affine": "elementwise"}
     return [
-        Arm("replication", variant, recipe | fixed, on_training_images=True)
+        Arm(study="replication", variant=variant, changes=recipe | fixed, on_training_images=True)
         for variant in ("bn_l1", "gn", "ln")
     ]
 
@@ -195,6 +250,6 @@ def arms(study: str, own: Settings, base: Params) -> list[Arm]:
     own, base
         The parameters of the studies and of the pipeline.
     """
-    epochs = {"epochs": getattr(own, f"{study}_epochs")}
+    epochs = {"epochs": getattr(own, study).epochs}
     found = STUDIES[study].arms(own, base)
     return [arm._replace(changes=arm.changes | epochs) for arm in found]

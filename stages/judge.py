@@ -1,4 +1,7 @@
-"""Stage `judge`: the verdict on every claim, from the tables of the studies."""
+"""Stage `judge`: the verdict on every claim, from the tables of the studies.
+
+Paths are from `studies/`, a DVC project of its own.
+"""
 
 from pathlib import Path
 
@@ -7,9 +10,9 @@ from normlab.errors import InputError
 from normlab.evidence import claims, declared
 from normlab.studies import STUDIES
 
-CLAIMS = Path("studies/claims.yaml")
-TABLES = Path("reports/studies")
-PARAMETERS = Path("reports/parameters.csv")
+CLAIMS = Path("claims.yaml")
+TABLES = Path("reports")
+PARAMETERS = Path("../reports/parameters.csv")
 METRICS = Path("reports/findings.json")
 FINDINGS = Path("reports/findings.csv")
 

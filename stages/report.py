@@ -12,7 +12,7 @@ from normlab.report.inputs import Inputs, StudyTables, records
 from normlab.studies import STUDIES
 
 REPORTS = Path("reports")
-TABLES = Path("reports/studies")
+STUDIES_REPORTS = Path("studies/reports")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
 COUNTS = dict.fromkeys(("seeds", "trials"), "Int64")
@@ -36,7 +36,7 @@ def read() -> Inputs:
     histories = [files.read_table(REPORTS / "history" / f"{one}.csv") for one in variants]
     pairs = files.read_table(REPORTS / "comparisons.csv")
     pairs[["low", "high"]] = pairs[["low", "high"]].clip(-1, 1)
-    findings = records(files.read_table(REPORTS / "findings.csv", dtype=COUNTS))
+    findings = records(files.read_table(STUDIES_REPORTS / "findings.csv", dtype=COUNTS))
     return Inputs(
         dataset=MNIST,
         summary=summary,
@@ -46,7 +46,7 @@ def read() -> Inputs:
         parameters=parameters,
         misclassified=wrong,
         images=files.read_images(MISCLASSIFIED_IMAGES),
-        studies={s: read_study(s) for s in STUDIES if (TABLES / f"{s}_summary.csv").exists()},
+        studies={one: read_study(one) for one in STUDIES if tables_of(one)[0].exists()},
         findings={row["name"]: row for row in findings},
         reported=params.mapping(Path("studies/claims.yaml"))["reported"],
         params=params.mapping(Path("params.yaml")),
@@ -57,11 +57,16 @@ def read() -> Inputs:
     )
 
 
+def tables_of(study: str) -> list[Path]:
+    """Name the tables of a study: its summary, trials, history and weights."""
+    return [
+        STUDIES_REPORTS / f"{study}{kind}.csv" for kind in ("_summary", "", "_history", "_weights")
+    ]
+
+
 def read_study(study: str) -> StudyTables:
     """Read the tables of a study, the arms named as its summary labels them."""
-    summary = bounded(files.read_table(TABLES / f"{study}_summary.csv"))
-    trials = files.read_table(TABLES / f"{study}.csv")
-    history = files.read_table(TABLES / f"{study}_history.csv")
-    path = TABLES / f"{study}_weights.csv"
-    weights = named(files.read_table(path), summary) if path.exists() else None
-    return StudyTables(named(trials, summary), summary, named(history, summary), weights)
+    first, *others = (files.read_table(path) for path in tables_of(study))
+    summary = bounded(first)
+    trials, history, weights = (named(table, summary) for table in others)
+    return StudyTables(trials, summary, history, weights)

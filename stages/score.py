@@ -1,4 +1,7 @@
-"""Stages `score_*`: the trials of a study on the test images."""
+"""Stages `score@*`: the trials of a study on the test images.
+
+Paths are from `studies/`, a DVC project of its own.
+"""
 
 from pathlib import Path
 
@@ -9,11 +12,11 @@ from normlab.evidence.evaluation import LabelledImages
 from normlab.evidence.tables import Scored
 from normlab.network import networks
 
-PARAMS = Path("params.yaml")
-OWN = Path("studies/params.yaml")
+PARAMS = Path("../params.yaml")
+OWN = Path("params.yaml")
 SPLIT = Path("data/test")
-MODELS = Path("studies/models")
-TABLES = Path("reports/studies")
+MODELS = Path("models")
+TABLES = Path("reports")
 
 
 def main(study: str) -> None:
@@ -36,5 +39,4 @@ def main(study: str) -> None:
     files.write_table(TABLES / f"{study}.csv", table)
     arms = [model.arm for model in models]
     files.write_table(TABLES / f"{study}_summary.csv", tables.study_summary(arms, table))
-    if study == "l1":
-        files.write_table(TABLES / "l1_weights.csv", tables.weights(models))
+    files.write_table(TABLES / f"{study}_weights.csv", tables.weights(models))

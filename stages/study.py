@@ -1,4 +1,7 @@
-"""Stages named for a study: train all its arms, once per seed, on the training split alone."""
+"""Stages named for a study: train all its arms, once per seed, on the training split alone.
+
+Paths are from `studies/`, a DVC project of its own.
+"""
 
 import shutil
 from functools import partial
@@ -9,27 +12,27 @@ from safetensors.numpy import save_file
 from normlab import files, params, studies
 from normlab.training import trials
 
-PARAMS = Path("params.yaml")
-OWN = Path("studies/params.yaml")
-MODELS = Path("studies/models")
-TABLES = Path("reports/studies")
-CHECKPOINTS = Path("checkpoints/studies")
+PARAMS = Path("../params.yaml")
+OWN = Path("params.yaml")
+MODELS = Path("models")
+TABLES = Path("reports")
+CHECKPOINTS = Path("checkpoints")
 
 
 def main(study: str) -> None:
     """Train the trials of `study`; write their last weights and the history of every epoch."""
     base, own = params.load(PARAMS), params.load(OWN, studies.Settings)
-    seeds = getattr(own, f"{study}_seeds")
+    section = getattr(own, study)
     planned = [
         trials.Trial(arm, recipe, seed)
         for arm in studies.arms(study, own, base)
         for recipe in [trials.recipe_of(arm.variant, partial(arm.value, base))]
-        for seed in seeds
+        for seed in section.seeds
     ]
     if planned[0].arm.on_training_images:
         data = trials.read_all_data()
     else:
-        data = trials.read_data(base.val_size, getattr(own, f"{study}_train_size"))
+        data = trials.read_data(base.val_size, section.train_size)
     history, kept = TABLES / f"{study}_history.csv", CHECKPOINTS / study
     ran = trials.run(planned, data, history, kept)
     with files.directory(MODELS / study) as directory:

@@ -79,3 +79,9 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert process.stdout
     yield process.stdout.readline().strip()
     process.communicate()
+
+
+@pytest.fixture
+def elsewhere(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let stages use a scheduler that is up already: less to wait for, and the same results."""
+    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)

@@ -3,15 +3,15 @@
 import json
 import re
 from pathlib import Path
+from typing import Literal, get_args, get_origin
 
 import pandas as pd
 import pytest
-from ruamel.yaml import YAML
 
 from normlab.errors import InputError
-from normlab.params import Flat, Params
+from normlab.params import Params, Section, allowed_values, section_of
 from normlab.studies import Settings
-from tools import headline
+from tools import headline, parameters
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
@@ -39,15 +39,28 @@ def test_make_targets_that_pages_name_exist() -> None:
         assert set(re.findall(r"(?:`|^)make ([a-z-]+)", page.read_text(), re.M)) <= targets
 
 
-@pytest.mark.parametrize(
-    ("file", "model"), [("params.yaml", Params), ("studies/params.yaml", Settings)]
-)
-def test_every_parameter_is_described_with_the_value_it_has(file: str, model: type[Flat]) -> None:
-    page = (ROOT / "docs/parameters.md").read_text()
-    values = YAML(typ="safe").load(ROOT / file)
-    for name in model.model_fields:
-        shown = json.dumps(values[name]).strip('"')
-        assert f"| `{name}` | `{shown}` |" in page, name
+def test_the_page_of_parameters_is_what_its_command_writes() -> None:
+    committed = (ROOT / parameters.PAGE).read_text()
+    assert committed == parameters.page(ROOT), "run: make docs"
+
+
+SECTIONS = [section_of(field) for field in Settings.model_fields.values()]
+
+
+@pytest.mark.parametrize("model", [Params, *SECTIONS])
+def test_every_parameter_is_described_and_its_constraints_are_said_in_words(
+    model: type[Section],
+) -> None:
+    for name, field in model.model_fields.items():
+        assert field.description, name
+        numbers = {
+            str(bound - (field.annotation is int and side == "lt"))
+            for constraint in field.metadata
+            for side in ("ge", "gt", "le", "lt")
+            if (bound := getattr(constraint, side, None)) is not None
+        }
+        choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
+        assert {*numbers, *choices} <= set(re.findall(r"[\w-]+", allowed_values(field))), name
 
 
 def test_the_readmes_headline_is_the_reports_short_form() -> None:
@@ -55,12 +68,12 @@ def test_the_readmes_headline_is_the_reports_short_form() -> None:
     readme = (ROOT / "README.md").read_text()
     before, after = (readme.index(mark) for mark in headline.MARKS)
     shown = readme[before:after].removeprefix(headline.MARKS[0])
-    assert shown.strip() == headline.headline(short).strip()
-    claims = pd.read_csv(ROOT / "reports/findings.csv")
-    assert all(sentence in shown for sentence in claims["sentence"])
+    assert shown.strip() == headline.headline(short).strip(), "run: make report"
+    claims = pd.read_csv(ROOT / "studies/reports/findings.csv")
+    assert all(sentence in shown for sentence in claims["sentence"]), "run: make report"
     metrics = json.loads((ROOT / "reports/metrics.json").read_text())
     for accuracy in metrics["accuracy"].values():
-        assert f"{accuracy:.2%}".replace("%", " %") in shown
+        assert f"{accuracy:.2%}".replace("%", " %") in shown, "run: make report"
     for target in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
         assert (ROOT / target).exists(), target
 

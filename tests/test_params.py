@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ def load(folder: Path, text: str) -> params.Params:
 
 
 def changed(key: str, value: str) -> str:
-    lines = COMMITTED.read_text().splitlines()
-    return "\n".join(f"{key}: {value}" if line.startswith(f"{key}:") else line for line in lines)
+    values = YAML(typ="safe").load(COMMITTED)
+    texts = {name: json.dumps(committed) for name, committed in values.items()}
+    return "\n".join(f"{name}: {text}" for name, text in (texts | {key: value}).items())
 
 
 def test_the_committed_file_is_valid_and_complete() -> None:
@@ -78,7 +80,7 @@ def test_the_committed_file_is_valid_and_complete() -> None:
 def test_a_bad_value_gets_one_line(tmp_path: Path, key: str, value: str, shown: str) -> None:
     with pytest.raises(InputError) as refused:
         load(tmp_path, changed(key, value))
-    allowed = params.Params.model_fields[key].description
+    allowed = params.allowed_values(params.Params.model_fields[key])
     expected = f"{tmp_path / 'params.yaml'}: {key}: got {shown}, allowed: {allowed}"
     assert str(refused.value) == expected
 

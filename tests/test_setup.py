@@ -51,6 +51,7 @@ def make(project: Path, *words: str, first: Path | None = None) -> subprocess.Co
 def test_a_lock_is_known_by_its_content_and_not_by_its_time(project: Path) -> None:
     first = make(project, "--dry-run", "install").stdout
     assert "venv --clear" in first
+    assert ".venv/bin/python -m tools.plots_template" in first
     (mark,) = set(re.findall(r"touch (\.venv/\S+)", first))
     (project / ".venv").mkdir()
     (project / mark).touch()

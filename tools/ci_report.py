@@ -24,7 +24,7 @@ from yaml import YAMLError
 from normlab import files, yaml12
 from normlab.errors import InputError, exit_on_input_error
 from normlab.formatting import percent, points
-from tools.git import git
+from tools.git import PROJECTS, git
 
 REPORT = Path("build/report.md")
 FIGURES = "reports/figures"
@@ -65,7 +65,7 @@ def report(revision: str, base: str) -> str:
     committed = git("ls-tree", "-r", "--name-only", base).splitlines()
     present = git("ls-files", "-co", "--exclude-standard").splitlines()
     old, new = results(partial(file_at, base), committed), results(file_here, present)
-    tables = {kind: dvc_table(kind, base) for kind in ("params", "metrics")}
+    tables = {kind: dvc_tables(kind, base) for kind in ("params", "metrics")}
     figures = changed_figures(base)
     same = old == new and not figures and not any(tables.values())
     return "\n\n".join(
@@ -89,7 +89,7 @@ def results(read: Read, paths: Iterable[str]) -> Results:
     metrics = parsed(read, "reports/metrics.json", json.loads)
     summary = parsed(read, "reports/summary.csv", rows) or []
     compared = parsed(read, "reports/comparisons.csv", rows) or []
-    found = parsed(read, "reports/findings.csv", rows) or []
+    found = parsed(read, "studies/reports/findings.csv", rows) or []
     of_pairs = {f"{row['label']} less {row['other_label']}": row["verdict"] for row in compared}
     records: dict[str, Any] = {}
     for path in paths:
@@ -161,9 +161,15 @@ def outputs(stage: Mapping[str, Any]) -> dict[str, str]:
     return {out["path"]: out["md5"] for out in stage.get("outs", [])}
 
 
-def dvc_table(kind: str, base: str) -> str:
+def dvc_tables(kind: str, base: str) -> str:
+    """Tabulate how `params` or `metrics` differ from a commit, in each DVC project."""
+    found = [dvc_table(kind, base, one) for one in PROJECTS if (Path(one) / ".dvc").is_dir()]
+    return "\n\n".join(filter(None, found))
+
+
+def dvc_table(kind: str, base: str, project: str) -> str:
     """Let DVC tabulate how `params` or `metrics` differ from a commit; empty if they do not."""
-    done = run(sys.executable, "-m", "dvc", kind, "diff", "--md", base[:10])
+    done = run(sys.executable, "-m", "dvc", "--cd", project, kind, "diff", "--md", base[:10])
     # DVC goes on with what it can read, and exits with 0.
     if done.returncode or "failed to load " + kind in done.stderr:
         raise InputError(f"dvc {kind} diff: {' '.join(done.stderr.split())}")
@@ -172,7 +178,8 @@ def dvc_table(kind: str, base: str) -> str:
     if not found:
         return ""
     more = len(found) - MOST_ROWS
-    rest = [f"\nAnd {more} more: `dvc {kind} diff {base[:10]}`."] if more > 0 else []
+    command = f"dvc {'' if project == '.' else f'--cd {project} '}{kind} diff {base[:10]}"
+    rest = [f"\nAnd {more} more: `{command}`."] if more > 0 else []
     return "\n".join([head, re.sub("-{2,}", "---", rule), *found[:MOST_ROWS], *rest])
 
 

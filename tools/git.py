@@ -5,6 +5,9 @@ from pathlib import Path
 
 from normlab.errors import InputError
 
+PROJECTS = (".", "studies")
+"""Folders of this repository that are a DVC project."""
+
 
 def git(*arguments: str, folder: Path | None = None) -> str:
     """Return what a Git command prints, run in `folder` or else here.

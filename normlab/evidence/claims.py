@@ -140,7 +140,7 @@ def _by_seed(
     if any(set(column.index) != set(columns[0].index) for column in columns):
         raise InputError(f"{name}: got arms with different seeds, allowed: the same seeds")
     if len(columns[0]) < 2:
-        raise InputError(f"{claim.study}_seeds: got {len(columns[0])} seed, allowed: at least 2")
+        raise InputError(f"{claim.study}.seeds: got {len(columns[0])} seed, allowed: at least 2")
     return np.stack([column[columns[0].index].to_numpy(float) for column in columns], axis=1)
 
 

@@ -18,8 +18,6 @@ from normlab.errors import InputError
 from normlab.network import engine, known_answer, networks, plans
 from normlab.training import cluster
 
-Arrays = dict[str, NDArray[Any]]
-
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -30,7 +28,7 @@ class TrainedModel:
     """Of the variant's normalization."""
     seed: int
     epoch: int
-    weights: Arrays
+    weights: engine.Arrays
 
     def network(self) -> torch.nn.Sequential:
         """Build its network, with other weights."""

@@ -155,8 +155,8 @@ def comparisons(final: Sequence[Scored], test: LabelledImages) -> pd.DataFrame:
         (`intervals.sign_flip_floor`) and verdict (`intervals.verdict`).
     """
     correct = {
-        arm: {one.model.seed: one.predicted == test.labels for one in trials}
-        for arm, trials in ((arm.variant, trials) for arm, trials in _by_arm(final))
+        arm.variant: {one.model.seed: one.predicted == test.labels for one in trials}
+        for arm, trials in _by_arm(final)
     }
     rows = []
     for one, other in itertools.combinations(correct, 2):

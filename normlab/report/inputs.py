@@ -23,8 +23,8 @@ class StudyTables(NamedTuple):
     trials: pd.DataFrame
     summary: pd.DataFrame
     history: pd.DataFrame
-    weights: pd.DataFrame | None
-    """The share of each arm's weights by magnitude, where that is of interest."""
+    weights: pd.DataFrame
+    """The share of each arm's weights by magnitude."""
 
     @property
     def labels(self) -> list[str]:

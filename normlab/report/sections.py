@@ -100,11 +100,12 @@ def parameter_figure(inputs: Inputs, series: list[Series]) -> Figure:
 
 def studies(inputs: Inputs) -> list[dict[str, Any]]:
     """Gather what the page says of every study; there are no blocks of one that was not run."""
-    own, images = inputs.study_params, inputs.dataset.training_images
+    images = inputs.dataset.training_images
     parts = []
     for study, about in STUDIES.items():
         draw = FIGURES.get(study, any_study)
-        size = own.get(f"{study}_train_size", images) or images - inputs.params["val_size"]
+        own = inputs.study_params[study]
+        size = own.get("train_size", images) or images - inputs.params["val_size"]
         parts.append(
             {
                 "name": study,
@@ -113,8 +114,8 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
                 "findings": [
                     name for name, row in inputs.findings.items() if row["study"] == study
                 ],
-                "run": f"{fmt.many(own[f'{study}_epochs'], 'epoch')}, "
-                f"{fmt.many(len(own[f'{study}_seeds']), 'seed')} per arm, "
+                "run": f"{fmt.many(own['epochs'], 'epoch')}, "
+                f"{fmt.many(len(own['seeds']), 'seed')} per arm, "
                 f"{size:,} training images",
             }
         )
@@ -134,7 +135,7 @@ def any_study(study: str, inputs: Inputs) -> list[Block]:
         series = looks.ordered(tables.labels, known.index(variant) if variant in known else 0)
     else:
         series = looks.named(tables.labels)
-    beside = convergence if tables.weights is None else weights
+    beside = BESIDE.get(study, convergence)
     blocks = [Block([by_arm(study, inputs, series), beside(study, inputs, series)], series)]
     errors = [1 - row["mean"] for row in tables.measured("test_accuracy")]
     enough = NEAR * max(1e-4, min(errors))
@@ -223,7 +224,6 @@ def convergence(study: str, inputs: Inputs, series: list[Series], without: str =
 def weights(study: str, inputs: Inputs, series: list[Series]) -> Figure:
     """Draw how the arms' weights are distributed."""
     tables, by = inputs.studies[study], BY.get(study, "arm")
-    assert tables.weights is not None
     small = tables.summary[tables.summary["measure"] == "small_weights"]
     return Figure(
         f"{study}_weights",
@@ -231,6 +231,10 @@ def weights(study: str, inputs: Inputs, series: list[Series]) -> Figure:
         charts.weights(figure_tables.distribution(tables.weights), series),
         _estimates(small.rename(columns={"label": "series"}), by, "share below 0.001"),
     )
+
+
+BESIDE = {"l1": weights}
+"""What a study changes beside its accuracy, where that is not how fast it converges."""
 
 
 def _crossed(table: pd.DataFrame, rows: str, cells: str, series: list[Series]) -> pd.DataFrame:

@@ -9,8 +9,9 @@ from torch.optim.sgd import sgd
 
 from normlab.data import augment
 from normlab.network import networks
+from normlab.network.engine import Arrays
 from normlab.training.machine import Machine
-from normlab.training.recipe import Arrays, Data, Draws, Epoch, Recipe, State
+from normlab.training.recipe import Data, Draws, Epoch, Recipe, State
 
 
 def train_epoch(

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.data import augment
-
-Arrays = dict[str, NDArray[Any]]
+from normlab.network.engine import Arrays
 
 
 @dataclass(frozen=True)

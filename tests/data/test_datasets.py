@@ -131,7 +131,7 @@ sizes = st.integers(2, 400).flatmap(
 
 
 @given(sizes, st.data())
-def test_carve_divides_the_images(size: tuple[int, int], data: st.DataObject) -> None:
+def test_train_val_split_divides_the_images(size: tuple[int, int], data: st.DataObject) -> None:
     count, val_size = size
     train, val = datasets.train_val_split(count, val_size, None)
     assert train.dtype == val.dtype == np.int64
@@ -144,7 +144,7 @@ def test_carve_divides_the_images(size: tuple[int, int], data: st.DataObject) ->
     np.testing.assert_array_equal(fewer, train[:train_size])
 
 
-def test_carve_keeps_to_its_images() -> None:
+def test_train_val_split_keeps_to_its_images() -> None:
     # A split that moved would make every committed result incomparable.
     train, val = datasets.train_val_split(60_000, 5_000, 1_000)
     assert val[:5].tolist() == [39256, 10959, 44821, 42252, 41040]
@@ -162,7 +162,9 @@ def test_carve_keeps_to_its_images() -> None:
         (4, 7, "train_size: got 7, allowed: null or from 1 to 6 (10 images less a val_size of 4)"),
     ],
 )
-def test_carve_refuses_the_impossible(val_size: int, train_size: int | None, message: str) -> None:
+def test_train_val_split_refuses_the_impossible(
+    val_size: int, train_size: int | None, message: str
+) -> None:
     with pytest.raises(InputError) as raised:
         datasets.train_val_split(10, val_size, train_size)
     assert str(raised.value) == message

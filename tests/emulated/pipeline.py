@@ -15,7 +15,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from normlab.data import datasets, idx
-from tests.pipeline.test_pipeline import TRAIN, copy, run, set_params, stages_run
+from tests.pipeline.copies import TRAIN, copy, run, set_params, stages_run
 
 BUDGET = {"seeds": "[0]", "epochs": "1", "val_size": "100", "train_size": "300"}
 # An emulated processor scores 50 to 100 images a second; all 10,000 would take most of the time.

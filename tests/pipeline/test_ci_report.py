@@ -1,10 +1,8 @@
 """`make ci-report`: what a pull request changes, as a comment on it."""
 
 import json
-import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import pytest
 
 from normlab.formatting import MINUS
+from tests.pipeline.copies import git, link_environment, make
 from tools import ci_report, verify
 
 ROOT = verify.ROOT
@@ -30,34 +29,6 @@ NEEDED = (
 SUMMARY = "variant,label\ngn,Group norm\nln,Layer norm\n"
 COMPARISONS = "label,other_label,verdict\nGroup norm,Layer norm,no difference shown\n"
 FINDINGS = "name,claim,verdict\na,Batch norm converges faster,not shown\n"
-
-
-def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run `make` as if neither another `make` nor GitHub had started this."""
-    ours = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "GITHUB_"))}
-    return subprocess.run(
-        ["make", *words],
-        cwd=folder,
-        env=ours | variables,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def git(folder: Path, *words: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    command = ["git", *identity, *words]
-    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout
-
-
-def link_environment(folder: Path) -> None:
-    """Give a copy of the project an environment that `make` takes for installed."""
-    (folder / ".venv").mkdir()
-    for part in Path(sys.prefix).iterdir():
-        if not part.name.startswith("installed"):
-            (folder / ".venv" / part.name).symlink_to(part)
-    assert make(folder, "--touch", "test").returncode == 0
 
 
 def lock(stages: Mapping[str, tuple[str, str]]) -> str:
@@ -99,7 +70,7 @@ def project(tmp_path: Path) -> Path:
             "reports/metrics.json": measured(gn=0.99, ln=0.98),
             "reports/summary.csv": SUMMARY,
             "reports/comparisons.csv": COMPARISONS,
-            "reports/findings.csv": FINDINGS,
+            "studies/reports/findings.csv": FINDINGS,
             "reports/figures/curves.png": "a picture",
         },
     )
@@ -185,7 +156,8 @@ def test_a_report_begins_with_what_one_decides_by(project: Path) -> None:
 
 
 def test_what_the_base_did_not_have_or_had_otherwise_is_new(project: Path) -> None:
-    git(project, "rm", "-q", "--cached", "dvc.lock", "reports/summary.csv", "reports/findings.csv")
+    git(project, "rm", "-q", "--cached", "dvc.lock", "reports/summary.csv")
+    git(project, "rm", "-q", "--cached", "studies/reports/findings.csv")
     old = json.dumps({"gn": {"accuracy": 0.9}})
     write(project, {"reports/metrics.json": old})
     git(project, "add", "reports/metrics.json")

@@ -2,22 +2,24 @@
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from safetensors.numpy import load_file
 
-from tests.pipeline.test_pipeline import ROOT, copy, run, set_params, stages_run
-from tests.pipeline.test_studies import BUDGET
+from tests.pipeline.copies import ROOT, TRAIN, change, copy, run, set_params, stages_run
+from tests.pipeline.test_studies import BUDGET, everything
 
 PAGE = (ROOT / "docs/make-it-yours.md").read_text()
 pytestmark = pytest.mark.timeout(3600)
 
 
 def block(kind: str, first: str) -> str:
-    """A piece of code on the page: that of a kind whose first word is this."""
+    """A piece of code on the page: that of a kind which begins with this."""
     found = re.findall(rf"```{kind}\n(.*?)```", PAGE, re.S)
-    (text,) = (text for text in found if text.split()[0] == first)
+    (text,) = (text for text in found if text.lstrip().startswith(first))
     return str(text)
 
 
@@ -27,9 +29,21 @@ def insert(file: Path, text: str, before: str) -> None:
     file.write_text(content.replace(before, text + before))
 
 
+def git_apply(project: Path, diff: str) -> None:
+    subprocess.run(["git", "apply", "-"], cwd=project, input=diff, text=True, check=True)
+
+
+def trained(project: Path) -> tuple[dict[str, bytes], str]:
+    """Run the stages that train; give the models, by their path, and what was said."""
+    ran = run(project, "dvc", "repro", *TRAIN)
+    assert sorted(set(stages_run(ran)) - {"download"}) == TRAIN
+    models = sorted((project / "models").rglob("*.safetensors"))
+    return {str(path.relative_to(project)): path.read_bytes() for path in models}, ran.stderr
+
+
 def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Path) -> None:
     copy(tmp_path)
-    set_params(tmp_path / "studies/params.yaml", BUDGET)
+    change(tmp_path / "studies/params.yaml", BUDGET)
     networks = tmp_path / "normlab/network/networks.py"
     stage = block("yaml", "train_rms:")
     assert len(stage.splitlines()) <= 8
@@ -38,8 +52,7 @@ def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Pa
     insert(networks, f"        {entry},\n", before="    )\n}\n")
     insert(tmp_path / "dvc.yaml", stage + "\n", before="  evaluate:\n")
 
-    ran = stages_run(run(tmp_path, "dvc", "repro", "reports/dvc.yaml"))
-    assert "train_rms" in {name.split(":")[-1] for name in ran}
+    assert "train_rms" in everything(tmp_path)
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
     assert list(metrics["accuracy"]) == ["bn_l1", "gn", "ln", "rms"]
     assert len(pd.read_csv(tmp_path / "reports/comparisons.csv")) == 6
@@ -50,10 +63,52 @@ def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Pa
     assert "| RMS norm |" in (tmp_path / "reports/README.md").read_text()
 
 
+def test_a_parameter_is_what_the_page_shows(tmp_path: Path) -> None:
+    copy(tmp_path)
+    without, _ = trained(tmp_path)
+    file = tmp_path / "params.yaml"
+    file.write_text(file.read_text() + block("yaml", "dropout:"))
+    git_apply(tmp_path, block("diff", "--- a/dvc.yaml"))
+    at_zero, said = trained(tmp_path)
+    assert at_zero == without
+    assert "PyTorch" not in said
+
+    set_params(file, {"dropout": "0.2"})
+    dropped, said = trained(tmp_path)
+    assert dropped.keys() == without.keys()
+    assert all(dropped[path] != without[path] for path in without)
+    assert "PyTorch, since the engine does not know average, flatten, dropout, linear" in said
+    assert stages_run(run(tmp_path, "dvc", "repro")) == ["evaluate", "plot"]
+    run(tmp_path, "dvc", "repro", "--force", "--single-item", "train_gn")
+    for path in (tmp_path / "models/gn").rglob("*.safetensors"):
+        assert path.read_bytes() == dropped[str(path.relative_to(tmp_path))]
+
+
+def test_other_channels_are_a_line_and_the_known_answer(tmp_path: Path) -> None:
+    copy(tmp_path)
+    git_apply(tmp_path, block("diff", "--- a/normlab/network/architecture.py"))
+    refused = run(tmp_path, "dvc", "repro", check=False)
+    answers = re.search(r"known answer came out as (\w+), allowed: (\w+)", refused.stderr)
+    assert answers
+    assert refused.returncode != 0
+    known = tmp_path / "normlab/network/known_answer.py"
+    constant = f'ARITHMETIC = "{answers[2]}"'
+    assert known.read_text().count(constant) == 1
+    known.write_text(known.read_text().replace(constant, f'ARITHMETIC = "{answers[1]}"'))
+
+    assert stages_run(run(tmp_path, "dvc", "repro"))[-2:] == ["evaluate", "plot"]
+    models = list((tmp_path / "models").rglob("*.safetensors"))
+    assert len(models) == 6
+    for model in models:
+        weights = load_file(model)
+        assert weights["conv3.weight"].shape == (8, 16, 1, 1)
+        assert weights["conv4.weight"].shape == (12, 8, 3, 3)
+    counted = pd.read_csv(tmp_path / "reports/parameters.csv").query("layer == 'conv3'")
+    assert set(counted["parameters"]) == {8 * 16}
+
+
 def test_a_claim_is_an_entry(tmp_path: Path) -> None:
     """Judged by the committed tables of the studies, no trial runs."""
-    for name in ("reports", "studies"):
-        (tmp_path / name).mkdir()
     claims = (ROOT / "studies/claims.yaml").read_text()
     claims += (
         "\n  new:\n    claim: Group norm with 7 groups is better than with 1\n    source: Us\n"
@@ -63,10 +118,10 @@ def test_a_claim_is_an_entry(tmp_path: Path) -> None:
     )
     copy(tmp_path)
     (tmp_path / "studies/claims.yaml").write_text(claims)
-    (tmp_path / "reports/studies").mkdir()
-    for table in [*(ROOT / "reports/studies").glob("*.csv"), ROOT / "reports/parameters.csv"]:
+    for table in [*(ROOT / "studies/reports").glob("*.csv"), ROOT / "reports/parameters.csv"]:
         target = tmp_path / table.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
         target.write_bytes(table.read_bytes())
-    ran = run(tmp_path, "dvc", "repro", "--single-item", "studies/dvc.yaml:judge")
-    assert stages_run(ran) == ["studies/dvc.yaml:judge"]
-    assert pd.read_csv(tmp_path / "reports/findings.csv")["name"].iloc[-1] == "new"
+    ran = run(tmp_path, "dvc", "--cd", "studies", "repro", "--single-item", "judge")
+    assert stages_run(ran) == ["judge"]
+    assert pd.read_csv(tmp_path / "studies/reports/findings.csv")["name"].iloc[-1] == "new"

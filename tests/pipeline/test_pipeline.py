@@ -1,34 +1,32 @@
 """The real commands on real MNIST, in a copy of the project, with a small budget."""
 
-import csv
 import json
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
-import time
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
-import psutil
 import pytest
 from distributed import Client
 from dvc.repo import Repo
 
 from normlab import files, params
 from normlab.arms import MAIN, Arm
-from normlab.errors import exit_on_input_error
 from normlab.training import cluster, trials
 from normlab.training.recipe import Data
 from stages import evaluate, plot, train
 from tests.conftest import VARIANTS, make_recipe
+from tests.pipeline.conftest import IN_PROCESS
+from tests.pipeline.copies import (
+    TRAIN,
+    Recorder,
+    assert_in_order,
+    git,
+    run,
+    set_params,
+    stages_run,
+)
 
-ROOT = Path(__file__).parents[2]
-TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
 REPORTS = [
     "comparisons.csv",
     "confusion.csv",
@@ -43,88 +41,6 @@ REPORTS = [
 ]
 # A limit for what hangs, not for what is slow.
 pytestmark = pytest.mark.timeout(3600)
-
-IN_PROCESS = {
-    "processes": False,
-    "n_workers": 1,
-    "threads_per_worker": 1,
-    "dashboard_address": ":0",
-}
-BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
-
-
-def set_params(path: Path, values: dict[str, str]) -> None:
-    lines = path.read_text().splitlines()
-    changed = [
-        f"{key}: {values[key]}" if (key := line.split(":")[0]) in values else line for line in lines
-    ]
-    path.write_text("\n".join(changed) + "\n")
-
-
-def run(
-    project: Path, *command: str, check: bool = True, activated: bool = False
-) -> subprocess.CompletedProcess[str]:
-    """Run `.venv/bin/<command>` as a user who has not activated the environment, or who has."""
-    path = [p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p]
-    if activated:
-        path.insert(0, str(project / ".venv/bin"))
-    done = subprocess.run(
-        [f".venv/bin/{command[0]}", *command[1:]],
-        cwd=project,
-        env={**os.environ, "PATH": os.pathsep.join(path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
-    lines = done.stdout.splitlines()
-    return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
-
-
-def assert_in_order(ran: list[str]) -> None:
-    """All stages ran, each after what it depends on; DVC says nothing of those that train."""
-    first, *trained, evaluated, plotted = ran
-    assert (first, evaluated, plotted) == ("download", "evaluate", "plot")
-    assert sorted(trained) == TRAIN
-
-
-def git(project: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
-    command = ["git", *identity, *arguments]
-    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
-
-
-def copy(folder: Path) -> None:
-    """Copy the project, with a small budget: no data, no locks, no reports, no cache."""
-    listed = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
-    for name in listed:
-        made = name.endswith("dvc.lock") or name.startswith("reports/")
-        if (ROOT / name).is_file() and (not made or name == "reports/dvc.yaml"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
-    (folder / ".venv").symlink_to(sys.prefix)
-    set_params(folder / "params.yaml", BUDGET)
-    git(folder, "init", "-q")
-
-
-def run_from_nothing(folder: Path) -> None:
-    """Copy the project, run its pipeline and commit what that made."""
-    copy(folder)
-    assert_in_order(stages_run(run(folder, "dvc", "repro")))
-    git(folder, "add", ".")
-    git(folder, "commit", "-qm", "Run")
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, run once from nothing."""
-    folder = tmp_path_factory.mktemp("clone")
-    run_from_nothing(folder)
-    return folder
 
 
 def test_all_outputs_are_there(project: Path) -> None:
@@ -205,30 +121,6 @@ def test_each_parameter_changes_exactly_its_stages(
         (project / "params.yaml").write_text(committed)
 
 
-class Recorder:
-    """Parameters that remember which of them were read."""
-
-    def __init__(self, values: params.Flat) -> None:
-        self.values, self.read = values, set[str]()
-
-    def __getattr__(self, name: str) -> object:
-        self.read.add(name)
-        return getattr(self.values, name)
-
-
-@pytest.fixture
-def elsewhere(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let stages use a scheduler that is up already: less to wait for, and the same results."""
-    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
-
-
-@pytest.fixture
-def in_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run stages by their `main` in this process, on one thread of it."""
-    monkeypatch.chdir(project)
-    monkeypatch.setattr(cluster, "connect", lambda _: Client(**IN_PROCESS))
-
-
 @pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("stage", [*TRAIN, "evaluate", "plot"])
 def test_params_are_the_keys_read_and_outputs_the_same_without_workers_and_test_split(
@@ -296,10 +188,10 @@ def test_going_back_to_earlier_parameters_trains_nothing(project: Path) -> None:
             assert stages_run(done) == []
             assert "Stage 'train_bn_l1' is cached" in done.stdout
             git(project, "checkout", ".")
-            run(project, "dvc", "checkout", "dvc.yaml")
+            run(project, "dvc", "checkout")
     finally:
         git(project, "checkout", ".")
-        run(project, "dvc", "checkout", "dvc.yaml")
+        run(project, "dvc", "checkout")
 
 
 def test_histories_show_a_training_as_it_goes(noise: Data, tmp_path: Path) -> None:
@@ -320,120 +212,3 @@ def test_histories_show_a_training_as_it_goes(noise: Data, tmp_path: Path) -> No
     table = pd.read_csv(history)
     assert table[["seed", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]
     assert [state.epoch for trial in states for state in trial] == [1, 2, 1, 2]
-
-
-@pytest.mark.parametrize(
-    ("path", "damage"),
-    [
-        ("data/train/train-labels-idx1-ubyte", "truncate"),
-        ("data/train/train-images-idx3-ubyte", "delete"),
-        ("data/test/t10k-images-idx3-ubyte", "alter"),
-        ("models/gn/seed1/epoch01.safetensors", "truncate"),
-        ("models/gn/seed1/epoch01.safetensors", "delete"),
-        ("models/gn/seed1/epoch01.safetensors", "swap"),
-        ("reports/history/gn.csv", "delete"),
-    ],
-)
-def test_a_bad_file_gets_one_line(
-    project: Path,
-    tmp_path: Path,
-    path: str,
-    damage: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    for name in ("data/train", "data/test", "models", "reports/history"):
-        shutil.copytree(project / name, tmp_path / name)
-    shutil.copy(project / "params.yaml", tmp_path)
-    file = tmp_path / path
-    content = file.read_bytes()
-    file.unlink()
-    if damage == "truncate":
-        file.write_bytes(content[:-1])
-    if damage == "alter":
-        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    if damage == "swap":
-        shutil.copy(tmp_path / "models/ln/seed1/epoch01.safetensors", file)
-    monkeypatch.chdir(tmp_path)
-    where = f"{re.escape(str(file.parent.relative_to(tmp_path)))}(: |/){re.escape(file.name)}"
-    with pytest.raises(SystemExit, match=f"^error: {where}: .+$"), exit_on_input_error():
-        train.main("gn") if "train" in path else evaluate.main()
-    assert capsys.readouterr().err == ""
-
-
-@pytest.mark.usefixtures("in_process")
-def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> None:
-    set_params(project / "params.yaml", {"epochs": "4", "train_size": "2000"})
-    command = [".venv/bin/dvc", "repro", "--single-item", "train_ln"]
-    launched = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        saved = project / "checkpoints/ln"
-        while len(list(saved.rglob("seed*"))) < 3:
-            assert process.poll() is None
-            time.sleep(0.05)
-        children = psutil.Process(process.pid).children(recursive=True)
-        assert len(children) >= 3
-        os.killpg(process.pid, signal.SIGINT)
-        interrupted = time.monotonic()
-        output, _ = process.communicate()
-        assert time.monotonic() - interrupted < interrupted - launched
-        assert process.returncode != 0
-        assert "Traceback" not in output
-        _, alive = psutil.wait_procs(children, timeout=interrupted - launched)
-        assert not alive
-        assert not list(project.glob("models/.ln*")) + list(project.glob("reports/history/.*"))
-        assert len(list(saved.rglob("seed*"))) >= 3
-
-        resumed = run(project, "dvc", "repro", "--single-item", "train_ln")
-        assert " 0/8" not in resumed.stderr
-        history = (project / "reports/history/ln.csv").read_text()
-        train.main("ln")
-        assert (project / "reports/history/ln.csv").read_text() == history
-    finally:
-        git(project, "checkout", ".")
-        run(project, "dvc", "checkout", "dvc.yaml")
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_an_experiment_with_l1_retrains_bn_l1_alone(project: Path) -> None:
-    try:
-        ran = run(project, "dvc", "exp", "run", "-n", "more-l1", "-S", "l1_lambda=0.05")
-        assert stages_run(ran) == ["train_bn_l1", "evaluate", "plot"]
-        diff = json.loads(run(project, "dvc", "metrics", "diff", "--json").stdout)
-        changed = diff["reports/metrics.json"]
-        assert {key.split(".")[1] for key in changed} == {"bn_l1"}
-        assert changed["loss.bn_l1"]["diff"] != 0
-        shown = run(project, "dvc", "exp", "show", "--csv").stdout
-        assert "more-l1" in shown
-        report = run(project, "dvc", "params", "diff", "--md").stdout
-        assert "| params.yaml | l1_lambda | 0.0001 | 0.05 |" in " ".join(report.split())
-        plots = run(project, "dvc", "plots", "diff", "--json", "HEAD").stdout
-        assert "Test accuracy" in plots
-    finally:
-        git(project, "checkout", ".")
-        run(project, "dvc", "checkout", "dvc.yaml")
-
-
-@pytest.mark.usefixtures("elsewhere")
-def test_queued_experiments_run(project: Path) -> None:
-    run(project, "dvc", "exp", "run", "--queue", "-n", "groups", "-S", "gn_groups=1,16")
-    # Git is asked, since `dvc queue status` would send the worker one more message of those that
-    # can kill it; see the README.
-    while len(git(project, "for-each-ref", "refs/exps/*/*/groups-*").splitlines()) < 2:
-        assert git(project, "for-each-ref", "refs/exps/celery/failed") == ""
-        # It looks for `dvc` on the PATH, and its output stays open until its worker has ended.
-        run(project, "dvc", "queue", "start", activated=True)
-    table = csv.DictReader(run(project, "dvc", "exp", "show", "--csv").stdout.splitlines())
-    groups = {row["Experiment"]: row["gn_groups"] for row in table}
-    assert (groups["groups-1"], groups["groups-2"]) == ("1", "16")
-    assert git(project, "status", "--porcelain") == ""

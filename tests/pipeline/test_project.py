@@ -1,11 +1,12 @@
 """The project's claims about itself, checked without running the pipeline."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -16,14 +17,23 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from stages.__main__ import WORKERS_IMPORT
+from tools import verify
+from tools.git import PROJECTS
 
 ROOT = Path(__file__).parents[2]
 PIPELINES = ["dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"]
-STAGES = {
-    name: stage
-    for pipeline in PIPELINES
-    for name, stage in YAML(typ="safe").load(ROOT / pipeline)["stages"].items()
-}
+
+
+def declared(pipeline: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Stages by name, those of the studies below their folder's, each `foreach` unrolled."""
+    folder = "studies/" if pipeline.startswith("studies/") else ""
+    for name, stage in YAML(typ="safe").load(ROOT / pipeline)["stages"].items():
+        for item in stage.get("foreach", [None]):
+            one = json.dumps(stage["do"] if item else stage).replace("${item}", item or "")
+            yield f"{folder}{name}{f'@{item}' if item else ''}", json.loads(one)
+
+
+STAGES = {name: stage for pipeline in PIPELINES for name, stage in declared(pipeline)}
 ENTRY = "stages/__main__.py"
 CLUSTER = "normlab/training/cluster.py"
 TEMPLATES = {".css", ".html", ".j2", ".js"}
@@ -71,7 +81,7 @@ def closure(path: str) -> set[str]:
 
 def code_of(stage: str) -> set[str]:
     """Our own files that a stage runs, imported or beside those; a package's mark is not one."""
-    module = re.fullmatch(r"stages/python -m stages (\w+)( \w+)*", STAGES[stage]["cmd"])
+    module = re.fullmatch(r"stages/python -m stages (\w+)( [\w.]+)*", STAGES[stage]["cmd"])
     assert module
     modules = closure(f"stages/{module[1]}.py") | closure("normlab/errors.py") | {ENTRY}
     beside = [f for m in modules for f in (ROOT / m).parent.glob(f"{Path(m).stem}.*")]
@@ -118,32 +128,35 @@ def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> Non
 
 
 def test_no_stage_that_trains_depends_on_test_images() -> None:
-    scores = [f"score_{study}" for study in STUDIES]
+    scores = [f"studies/score@{study}" for study in STUDIES]
     readers = [name for name, stage in STAGES.items() if "data/test" in stage.get("deps", [])]
     assert readers == ["evaluate", *scores]
     training = [n for n, stage in STAGES.items() if "normlab/training" in stage.get("deps", [])]
-    assert training == ["train_bn_l1", "train_gn", "train_ln", *STUDIES]
+    own = [f"studies/{study}" for study in STUDIES]
+    assert training == ["train_bn_l1", "train_gn", "train_ln", *own]
     for name in training:
         deps = STAGES[name]["deps"]
         assert [d for d in deps if not d.startswith(("normlab/", "stages/"))] == ["data/train"]
 
 
-def test_the_run_cache_has_every_stage_but_the_one_that_writes_the_page() -> None:
+def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
     """DVC keeps no stage with an output that persists, or is neither cached nor drawn."""
     for name, stage in STAGES.items():
         outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
         options = [next(iter(out.values())) for out in outs if isinstance(out, dict)]
-        assert not any("persist" in option for option in options)
+        downloads = name in ("download", "studies/download")
+        assert any("persist" in option for option in options) == downloads
         kept = [out for out in stage.get("outs", []) if isinstance(out, dict)]
-        assert bool(kept) == (name == "report"), name
+        assert bool(kept) == (downloads or name == "report"), name
 
 
 def test_every_stage_is_described_and_the_stages_are_these() -> None:
     trained = ["train_bn_l1", "train_gn", "train_ln"]
-    scores = [f"score_{study}" for study in STUDIES]
+    own = ["download", *STUDIES, *(f"score@{study}" for study in STUDIES), "judge"]
     assert list(STAGES) == [
         *("download", *trained, "evaluate", "plot"),
-        *(*STUDIES, *scores, "judge", "report"),
+        *(f"studies/{name}" for name in own),
+        "report",
     ]
     assert all(stage["desc"] for stage in STAGES.values())
 
@@ -159,14 +172,18 @@ def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
     """Nothing has changed since the committed run; in a fresh clone, cached outputs are absent."""
     locked: dict[str, Any] = {}
     for pipeline in PIPELINES:
-        lock = (ROOT / pipeline).with_suffix(".lock")
-        locked |= YAML(typ="safe").load(lock)["stages"]
+        folder = "studies/" if pipeline.startswith("studies/") else ""
+        locked |= {f"{folder}{name}": s for name, s in verify.locked(ROOT, pipeline).items()}
     assert set(locked) == set(STAGES)
     files = [file for stage in locked.values() for file in stage.get("deps", []) + stage["outs"]]
     versions = {(file["path"], file["md5"]) for file in files}
-    assert len(versions) == len({path for path, _ in versions}), "stages saw different versions"
-    with Repo(str(ROOT)) as repo:
-        status: dict[str, Any] = repo.status()
+    assert len(versions) == len({path for path, _ in versions}), (
+        "stages saw different versions, run: make repro studies report"
+    )
+    status: dict[str, Any] = {}
+    for project in PROJECTS:
+        with Repo(str(ROOT / project)) as repo:
+            status |= {f"{project}/{name}": found for name, found in repo.status().items()}
     changes = [
         (stage, path, state)
         for stage, entries in status.items()
@@ -174,10 +191,9 @@ def test_the_lock_and_the_reports_match_the_code_and_the_parameters() -> None:
         for kind in (entry.values() if isinstance(entry, dict) else [entry])
         for path, state in (kind.items() if isinstance(kind, dict) else [(kind, "changed")])
     ]
-    cached, absent = ("data/", "models/", "studies/models/"), {"deleted", "not in cache"}
-    if not (ROOT / "models/gn").exists():
-        changes = [change for change in changes if change != ("evaluate", "models", "deleted")]
-    assert [c for c in changes if not (c[1].startswith(cached) and c[2] in absent)] == []
+    cached, absent = re.compile(r"(studies/)?(data|models)\b"), {"deleted", "not in cache"}
+    changed = [c for c in changes if not (cached.match(c[1]) and c[2] in absent)]
+    assert changed == [], "run: make repro studies report"
 
 
 def packages(requirements: Iterable[str]) -> set[str]:

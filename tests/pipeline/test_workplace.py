@@ -6,17 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.test_pipeline import git, run, run_from_nothing, stages_run
+from tests.pipeline.copies import git, run, stages_run
 
 pytestmark = pytest.mark.timeout(3600)
-
-
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, run once from nothing and committed."""
-    folder = tmp_path_factory.mktemp("workplace")
-    run_from_nothing(folder)
-    return folder
 
 
 def test_a_clone_that_converts_line_ends_is_as_clean_as_any(project: Path, tmp_path: Path) -> None:
@@ -24,7 +16,7 @@ def test_a_clone_that_converts_line_ends_is_as_clean_as_any(project: Path, tmp_p
     git(tmp_path, "clone", "-q", "-c", "core.autocrlf=true", str(project), str(clone))
     (clone / ".venv").symlink_to(project / ".venv")
     (clone / ".dvc/config.local").write_text(f"[cache]\n    dir = {project}/.dvc/cache\n")
-    run(clone, "dvc", "checkout", "dvc.yaml")
+    run(clone, "dvc", "checkout")
     assert run(clone, "dvc", "status", "dvc.yaml").stdout.endswith("up to date.\n")
     ran = run(clone, "dvc", "repro", "--force", "--single-item", "plot")
     assert stages_run(ran) == ["plot"]
@@ -72,24 +64,29 @@ def test_an_environment_in_a_folder_above_is_not_the_projects(
 ) -> None:
     """The project's own comes first, for experiments too; then what the user has activated."""
     script = (project / "stages/python").read_text()
-    for folder, said in ((".venv", "above"), ("path", "activated")):
-        python = tmp_path / folder / ("bin/python" if folder == ".venv" else "python")
-        python.parent.mkdir(parents=True)
+
+    def place(python: Path, said: str) -> None:
+        python.parent.mkdir(parents=True, exist_ok=True)
         python.write_text(f"#!/bin/sh\necho {said}\n")
         python.chmod(0o755)
+
+    place(tmp_path / ".venv/bin/python", "above")
+    place(tmp_path / "path/python", "activated")
     inner = tmp_path / "project"
-    experiment = inner / ".dvc/tmp/exps/one"
-    experiment.mkdir(parents=True)
-    (tmp_path / "run").write_text(script)
+    checkouts = [inner, *(inner / f"{of}.dvc/tmp/exps/one" for of in ("", "studies/"))]
+    for folder in checkouts:
+        (folder / "studies").mkdir(parents=True)
+        (folder / "stages").mkdir()
+        (folder / "studies/stages").symlink_to("../stages")
+        (folder / "stages/python").write_text(script)
     monkeypatch.setenv("PATH", f"{tmp_path}/path{os.pathsep}{os.environ['PATH']}")
 
-    def python_of(folder: Path) -> str:
-        command = ["sh", str(tmp_path / "run")]
-        return subprocess.run(command, cwd=folder, capture_output=True, text=True).stdout.strip()
+    def pythons() -> set[str]:
+        command = ["sh", "stages/python"]
+        folders = [folder / project for folder in checkouts for project in ("", "studies")]
+        done = [subprocess.run(command, cwd=one, capture_output=True, text=True) for one in folders]
+        return {one.stdout.strip() for one in done}
 
-    assert python_of(inner) == python_of(experiment) == "activated"
-    own = inner / ".venv/bin/python"
-    own.parent.mkdir(parents=True)
-    own.write_text("#!/bin/sh\necho own\n")
-    own.chmod(0o755)
-    assert python_of(inner) == python_of(experiment) == "own"
+    assert pythons() == {"activated"}
+    place(inner / ".venv/bin/python", "own")
+    assert pythons() == {"own"}

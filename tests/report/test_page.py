@@ -67,14 +67,12 @@ def test_links_within_the_page_lead_somewhere(page: str) -> None:
 
 
 def test_rebuild_commands_name_stages_that_there_are(page: str) -> None:
-    commands = set(re.findall(r"Rebuild: <code>dvc repro ([\w./:]+)</code>", page))
-    stages = {
-        f"{'' if file == 'dvc.yaml' else f'{file}:'}{name}"
-        for file in ("dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml")
-        for name in YAML_FILE.load(ROOT / file)["stages"]
-    }
-    assert {"evaluate", "studies/dvc.yaml:score_groups", "studies/dvc.yaml:judge"} <= commands
-    assert commands <= stages | {"reports/dvc.yaml"}
+    commands = set(re.findall(r"Rebuild: <code>dvc ([^<]+)</code>", page))
+    stages = {f"repro {name}" for name in YAML_FILE.load(ROOT / "dvc.lock")["stages"]}
+    own = YAML_FILE.load(ROOT / "studies/dvc.lock")["stages"]
+    stages |= {f"--cd studies repro {name}" for name in own} | {"repro reports/dvc.yaml"}
+    studies = {"--cd studies repro score@groups", "--cd studies repro judge"}
+    assert {"repro evaluate"} | studies <= commands <= stages
 
 
 def test_hashes_and_versions_are_those_of_the_lock_files(inputs: Inputs, page: str) -> None:
@@ -108,7 +106,7 @@ def test_the_committed_page_and_short_form_are_those_of_the_committed_inputs(
     def without_images(made: str) -> str:
         return re.sub(r"data:image/png;base64,[\w+/=]+", "", made)
 
-    again = "the inputs say something else: dvc repro reports/dvc.yaml"
+    again = "the inputs say something else, run: make report"
     assert without_images(PAGE.read_text()) == without_images(page), again
     assert (ROOT / "reports/README.md").read_text() == report.readme(inputs), again
 
@@ -205,7 +203,7 @@ def test_a_study_that_was_not_run_is_named_with_how_to_run_it(inputs: Inputs) ->
     made = report.render(inputs._replace(studies=others))
     section = re.search(r'<section id="groups">.*?</section>', made, re.DOTALL)
     assert section
-    assert "It has not been run here. Rebuild: dvc repro studies/dvc.yaml:score_groups" in text(
+    assert "It has not been run here. Rebuild: dvc --cd studies repro score@groups" in text(
         section[0]
     )
     assert "the study of groups" not in made

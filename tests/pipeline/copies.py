@@ -1,0 +1,169 @@
+"""Copies of the project, and the commands that users run in them."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from normlab import params
+from normlab.data import sources
+from normlab.data.datasets import MNIST
+
+ROOT = Path(__file__).parents[2]
+TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
+BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
+# Tests change these, from what they are here, whatever is committed.
+RECIPE = {
+    "batch_size": "128",
+    "lr": "0.015",
+    "momentum": "0.95",
+    "nesterov": "true",
+    "lr_schedule": "cosine",
+    "lr_step_epochs": "9",
+    "lr_step_factor": "0.1",
+    "l1_lambda": "0.0001",
+    "gn_groups": "4",
+    "ln_affine": "elementwise",
+    "affine_rotation": "10.0",
+    "affine_translation": "0.1",
+    "affine_scale": "[0.8, 1.2]",
+    "affine_shear": "8.0",
+    "device": "cpu",
+    "precision": "auto",
+}
+
+
+def set_params(path: Path, values: dict[str, str]) -> None:
+    text = path.read_text()
+    for key, value in values.items():
+        # DVC writes a list as an item a line.
+        text = re.sub(rf"(?m)^{key}:.*\n(- .*\n)*", f"{key}: {value}\n", text)
+    path.write_text(text)
+
+
+def change(path: Path, values: Mapping[str, Mapping[str, object]]) -> None:
+    """Give keys in sections of a file other values. It becomes JSON, which is YAML too."""
+    before = YAML(typ="safe").load(path)
+    sections = {name: {**before[name], **changed} for name, changed in values.items()}
+    path.write_text(json.dumps({**before, **sections}, indent=2))
+
+
+def run(
+    project: Path, *command: str, check: bool = True, activated: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """Run `.venv/bin/<command>` as a user who has not activated the environment, or who has."""
+    path = [p for p in os.environ["PATH"].split(os.pathsep) if ".venv" not in p]
+    if activated:
+        path.insert(0, str(project / ".venv/bin"))
+    done = subprocess.run(
+        [f".venv/bin/{command[0]}", *command[1:]],
+        cwd=project,
+        env={**os.environ, "PATH": os.pathsep.join(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def stages_run(done: subprocess.CompletedProcess[str]) -> list[str]:
+    lines = done.stdout.splitlines()
+    return [line.split("'")[1] for line in lines if line.startswith("Running stage '")]
+
+
+def assert_in_order(ran: list[str]) -> None:
+    """All stages ran, each after what it depends on; DVC says nothing of those that train."""
+    first, *trained, evaluated, plotted = ran
+    assert (first, evaluated, plotted) == ("download", "evaluate", "plot")
+    assert sorted(trained) == TRAIN
+
+
+def git(project: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    command = ["git", *identity, *arguments]
+    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
+
+
+@cache
+def data() -> dict[str, bytes]:
+    """MNIST's files, from the project or else fetched once: many copies need them."""
+    in_place = [ROOT / "data" / split for split in MNIST.splits]
+    return sources.fetch(MNIST, ROOT / "data/incoming", in_place)
+
+
+def copy(folder: Path) -> None:
+    """Copy the project and its data, with a small budget: no locks, no reports, no cache."""
+    listed = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
+    for name in listed:
+        made = name.endswith("dvc.lock") or name.startswith(("reports/", "studies/reports/"))
+        there = (ROOT / name).is_file() or (ROOT / name).is_symlink()
+        if there and (not made or name == "reports/dvc.yaml"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    for split, names in MNIST.splits.items():
+        (folder / "data" / split).mkdir()
+        for name in names:
+            (folder / "data" / split / name).write_bytes(data()[name])
+    (folder / ".venv").symlink_to(sys.prefix)
+    set_params(folder / "params.yaml", BUDGET | RECIPE)
+    git(folder, "init", "-q")
+
+
+def run_from_nothing(folder: Path) -> None:
+    """Copy the project, run its pipeline and commit what that made."""
+    copy(folder)
+    assert_in_order(stages_run(run(folder, "dvc", "repro")))
+    git(folder, "add", ".")
+    git(folder, "commit", "-qm", "Run")
+
+
+def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run `make` as if neither another `make` nor GitHub had started this."""
+    ours = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "GITHUB_"))}
+    return subprocess.run(
+        ["make", *words],
+        cwd=folder,
+        env=ours | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def link_environment(folder: Path) -> None:
+    """Give a copy of the project an environment that `make` takes for installed."""
+    (folder / ".venv").mkdir()
+    for part in Path(sys.prefix).iterdir():
+        if not part.name.startswith("installed"):
+            (folder / ".venv" / part.name).symlink_to(part)
+    assert make(folder, "--touch", "test").returncode == 0
+
+
+class Recorder:
+    """Parameters that remember which of them were read."""
+
+    def __init__(self, values: params.Section) -> None:
+        self.values, self.read = values, set[str]()
+
+    def __getattr__(self, name: str) -> object:
+        self.read.add(name)
+        return getattr(self.values, name)
+
+
+def clone_of(project: Path, folder: Path, *, with_studies: bool) -> Path:
+    """Clone the project, with the results of the pipeline, and of the studies if asked for."""
+    clone = folder / "clone"
+    git(project, "clone", "-q", str(project), str(clone))
+    (clone / ".venv").symlink_to(project / ".venv")
+    for of in ("", "studies/") if with_studies else ("",):
+        shutil.copytree(project / f"{of}.dvc/cache", clone / f"{of}.dvc/cache")
+        run(clone, "dvc", "--cd", of or ".", "checkout")
+    return clone
