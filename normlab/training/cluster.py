@@ -42,9 +42,9 @@ def start_forkserver(module: str) -> None:
     """Start the process that workers of our own are forked from; return while it imports `module`.
 
     A stage calls this before it imports torch itself, so that both do at the same time, and
-    workers, which have what that process has imported, need not. They get their allocation from it
-    and are deaf to Ctrl-C: a terminal sends that to them too, and they would die of it with a
-    traceback each, and be started again, before the one process that is to end them has come to it.
+    workers, which have what that process has imported, need not. They get their allocation from
+    it, and they ignore Ctrl-C. A terminal sends that to all processes at once; workers that died
+    of it would each print a traceback and be started again, before the stage could end them.
     """
     if _scheduler():
         return

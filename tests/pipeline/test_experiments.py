@@ -72,7 +72,7 @@ def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> 
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that.
+        # What a shell starts in its background ignores Ctrl-C, and children inherit that.
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
