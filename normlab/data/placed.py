@@ -56,11 +56,10 @@ def find(folder: Path, dataset: Dataset) -> dict[str, bytes]:
     unused = []
     for path in _files(folder):
         try:
-            data = read(path, dataset.files.values())
+            pinned, data = read(path, dataset.files.values())
         except InputError as reason:
             unused.append(f"{_printable(path)} ({reason})")
         else:
-            pinned = _pinned(data)
             found |= {name: data for name, one in dataset.files.items() if one == pinned}
     if unused:
         rest = f" and {len(unused) - LISTED} more" if len(unused) > LISTED else ""
@@ -72,8 +71,8 @@ def find(folder: Path, dataset: Dataset) -> dict[str, bytes]:
     return found
 
 
-def read(path: Path, expected: Collection[Pinned]) -> bytes:
-    """Read a file that is one of those expected, plain or gzipped, and unpack it.
+def read(path: Path, expected: Collection[Pinned]) -> tuple[Pinned, bytes]:
+    """Read a file that is one of those expected, plain or gzipped: say which, and unpack it.
 
     It holds no more of the file than one byte above the largest size expected, and does not read a
     plain file of another size. What follows in a .gz after the right bytes does not matter.
@@ -101,17 +100,14 @@ def read(path: Path, expected: Collection[Pinned]) -> bytes:
                     data += part
     except (OSError, EOFError, zlib.error) as error:
         broken = str(error)
-    if _pinned(data) in expected:
-        return bytes(data)
+    pinned = Pinned(len(data), hashlib.sha256(data).hexdigest())
+    if pinned in expected:
+        return pinned, bytes(data)
     if broken:
         raise InputError(f"cannot be read: {broken}")
     if len(data) in sizes:
-        raise InputError(f"got SHA-256 {_pinned(data).sha256}")
+        raise InputError(f"got SHA-256 {pinned.sha256}")
     raise InputError(f"got {f'more than {limit - 1}' if len(data) == limit else len(data)} bytes")
-
-
-def _pinned(data: bytes | bytearray) -> Pinned:
-    return Pinned(len(data), hashlib.sha256(data).hexdigest())
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -108,7 +108,7 @@ def fetch(
 def _content(dataset: Dataset, name: str, path: Path) -> bytes:
     expected = dataset.files[name]
     try:
-        return placed.read(path, [expected])
+        return placed.read(path, [expected])[1]
     except InputError as error:
         raise InputError(
             f"{name}: {error}, expected {expected.size} bytes with SHA-256 {expected.sha256}"
