@@ -152,9 +152,8 @@ class StoppedError(Exception):
 
 
 @pytest.mark.parametrize("script", [study, score])
-@pytest.mark.parametrize("name", STUDIES)
 def test_params_are_the_keys_read(
-    committed: Path, name: str, script: ModuleType, monkeypatch: pytest.MonkeyPatch
+    committed: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def stop(*_: object) -> None:
         raise StoppedError
@@ -162,20 +161,23 @@ def test_params_are_the_keys_read(
     monkeypatch.chdir(committed / "studies")
     monkeypatch.setattr(trials, "run", stop)
     monkeypatch.setattr(evaluation, "score_all", stop)
-    base = Recorder(params.load(Path("../params.yaml")))
-    own = Recorder(params.load(Path("params.yaml"), studies.Settings))
-    monkeypatch.setattr(params, "load", lambda path, *_: own if path == study.OWN else base)
-    with pytest.raises(StoppedError):
-        script.main(name)
-    stage = name if script is study else f"score@{name}"
-    with Repo(".") as repo:
-        found = repo.stage.load_one(name=stage).params
-        declared = {Path(p.fs_path).parent.name: set(p.params) for p in found}
-    assert declared["studies"] == own.read == {name}
-    if script is study:
-        assert declared[committed.name] == base.read
-    else:  # all scores declare what some of them read
-        assert declared[committed.name] >= base.read
+    loaded: dict[Path, params.Section] = {study.PARAMS: params.load(study.PARAMS)}
+    loaded[study.OWN] = params.load(study.OWN, studies.Settings)
+    read = {}
+    for name in STUDIES:
+        asked = {path: Recorder(values) for path, values in loaded.items()}
+        monkeypatch.setattr(params, "load", lambda path, *_, asked=asked: asked[path])
+        with pytest.raises(StoppedError):
+            script.main(name)
+        assert asked[study.OWN].read == {name}
+        read[name] = asked[study.PARAMS].read
+    if script is score:  # all of them are declared in one, and so declare what some of them read
+        read = dict.fromkeys(STUDIES, set[str]().union(*read.values()))
+    for name in STUDIES:
+        with Repo(".") as repo:
+            stage = repo.stage.load_one(name=name if script is study else f"score@{name}")
+        declared = {Path(p.fs_path).parent.name: set(p.params) for p in stage.params}
+        assert declared == {"studies": {name}, committed.name: read[name]}
 
 
 def test_forced_again_elsewhere_the_lock_and_the_reports_stay(
