@@ -1,6 +1,8 @@
-"""A Git command, its reason told in one line where it fails."""
+"""Git: a command, its reason told in one line where it fails; a copy of all that it knows."""
 
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 from normlab.errors import InputError
@@ -23,3 +25,15 @@ def git(*arguments: str, folder: Path | None = None) -> str:
         where = f"{folder}: " if folder else ""
         raise InputError(f"{where}git {arguments[0]}: {' '.join(done.stderr.split())}")
     return done.stdout
+
+
+def copy_known(root: Path, folder: Path, wanted: Callable[[str], bool] = bool) -> None:
+    """Copy the wanted files that Git knows or would add, as they are in `root`, links as links.
+
+    `wanted` takes the path of a file as from `root`; by default it wants all.
+    """
+    listed = git("ls-files", "-coz", "--exclude-standard", folder=root).split("\0")
+    for name in filter(wanted, dict.fromkeys(filter(None, listed))):
+        if (root / name).is_file() or (root / name).is_symlink():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(root / name, folder / name, follow_symlinks=False)

@@ -14,11 +14,11 @@ the queue waits until somebody looks.
 
 import itertools
 import re
-import subprocess
 import sys
 from collections.abc import Sequence
 
 from normlab.errors import InputError, exit_on_input_error
+from tools import dvc
 
 ALLOWED = "allowed: parameters and values as in l1_lambda=1e-5,1e-4,1e-3 gn_groups=1,2"
 BETWEEN_VALUES = re.compile(r",(?![^\[]*\])")  # not the commas within a list
@@ -58,13 +58,7 @@ def combinations(sweeps: Sequence[str]) -> list[tuple[str, ...]]:
 def run(values: Sequence[str]) -> int:
     """Run one experiment and return its exit status."""
     options = [word for value in values for word in ("-S", value)]
-    command = [sys.executable, "-m", "dvc", "exp", "run", "--temp", *options]
-    process = subprocess.Popen(command)  # noqa: S603
-    try:
-        return process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # Ctrl-C went to it as well, and it still tidies up.
-        raise
+    return dvc.run("exp", "run", "--temp", *options)
 
 
 if __name__ == "__main__":

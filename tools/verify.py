@@ -14,7 +14,6 @@ The exit code is 1 if an output differs.
 import argparse
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,8 +25,9 @@ from normlab import files
 from normlab.data import datasets, placed
 from normlab.errors import InputError, exit_on_input_error
 from normlab.params import mapping
+from tools import dvc
 from tools.differences import content_hash, difference, dvc_md5, json_difference, table_difference
-from tools.git import PROJECTS, git
+from tools.git import PROJECTS, copy_known, git
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ("dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml")
@@ -137,11 +137,7 @@ def copied(root: Path) -> Iterator[Path]:
         print(f"verified with {len(changed)} uncommitted changes, as here", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="normlab-verify-") as scratch:
         clone = Path(scratch)
-        listed = git("ls-files", "-coz", "--exclude-standard", folder=root).split("\0")
-        for name in sorted(set(listed)):
-            if (root / name).is_file() or (root / name).is_symlink():
-                (clone / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(root / name, clone / name, follow_symlinks=False)
+        copy_known(root, clone)
         pipelines = [name for name in STUDIES if lock(clone, name).exists()]
         for path in outputs([locked(clone, pipeline) for pipeline in pipelines]):
             made = clone / path
@@ -175,14 +171,9 @@ def change_params(file: Path, changes: Mapping[str, Any]) -> None:
 def reproduce(clone: Path, target: str) -> None:
     """Run `dvc repro` for real, in the project that the target is of."""
     project = next(one for one in reversed(PROJECTS) if Path(target).is_relative_to(one))
-    command = [sys.executable, "-m", "dvc", "repro", str(Path(target).relative_to(project))]
-    process = subprocess.Popen(command, cwd=clone / project, stdout=sys.stderr)  # noqa: S603
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        process.wait()  # Ctrl-C went to it as well, and it still writes below `clone`.
-        raise
-    if status:
+    own = str(Path(target).relative_to(project))
+    # Should Ctrl-C end it, it still writes below `clone`.
+    if status := dvc.run("repro", own, folder=clone / project, stdout=sys.stderr):
         raise InputError(f"dvc repro {target}: ended with status {status}, its reason is above")
 
 

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from normlab import params
 from normlab.data import sources
 from normlab.data.datasets import MNIST
+from tools.git import copy_known
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
@@ -101,13 +102,12 @@ def data() -> dict[str, bytes]:
 
 def copy(folder: Path) -> None:
     """Copy the project and its data, with a small budget: no locks, no reports, no cache."""
-    listed = git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines()
-    for name in listed:
+
+    def wanted(name: str) -> bool:
         made = name.endswith("dvc.lock") or name.startswith(("reports/", "studies/reports/"))
-        there = (ROOT / name).is_file() or (ROOT / name).is_symlink()
-        if there and (not made or name == "reports/dvc.yaml"):
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+        return not made or name == "reports/dvc.yaml"
+
+    copy_known(ROOT, folder, wanted)
     for split, names in MNIST.splits.items():
         (folder / "data" / split).mkdir()
         for name in names:

@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from normlab.data.datasets import MNIST
 from normlab.params import mapping
-from tests.pipeline.copies import git, link_environment
+from tests.pipeline.copies import data, git, link_environment
 from tools import verify
 
 ROOT = verify.ROOT
@@ -113,15 +112,9 @@ def do_steps(job: str, clone: Path, values: dict[str, str], environment: dict[st
 
 
 def place_data(clone: Path) -> None:
-    """Link the data that are here to where a person puts them: less to wait for.
-
-    In every clone the same ones, so the lock has them too.
-    """
-    for split, names in MNIST.splits.items():
-        for name in names:
-            file = ROOT / "data" / split / name
-            if file.is_file():
-                (clone / "data/incoming" / name).symlink_to(file.resolve())
+    """Put the data where a person does: less to wait for, and in the lock of every clone alike."""
+    for name, content in data().items():
+        (clone / "data/incoming" / name).write_bytes(content)
 
 
 def run(hub: Path, job: str, branch: str = "main", cached: bool = True, **variables: str) -> Ran:

@@ -1,7 +1,6 @@
 """`dvc plots` as it is after `make install`, looked at in a browser that has no network."""
 
 import re
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from tests.pipeline.copies import ROOT, git, run
 from tests.report import chromium
 from tests.report.chromium import empty_page
 from tools import plots_template
+from tools.git import copy_known
 
 NETWORK = "https://cdn.jsdelivr.net/npm/vega"
 
@@ -21,10 +21,7 @@ NETWORK = "https://cdn.jsdelivr.net/npm/vega"
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with its results, and in the workspace one of them is another."""
     folder = tmp_path_factory.mktemp("plots")
-    for name in git(ROOT, "ls-files", "-co", "--exclude-standard").splitlines():
-        if (ROOT / name).is_file() or (ROOT / name).is_symlink():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name, follow_symlinks=False)
+    copy_known(ROOT, folder)
     (folder / ".venv").symlink_to(sys.prefix)
     git(folder, "init", "-q")
     git(folder, "add", ".")

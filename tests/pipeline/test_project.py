@@ -21,7 +21,7 @@ from tools import verify
 from tools.git import PROJECTS
 
 ROOT = Path(__file__).parents[2]
-PIPELINES = ["dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml"]
+PIPELINES = verify.STUDIES
 
 
 def declared(pipeline: str) -> Iterator[tuple[str, dict[str, Any]]]:
