@@ -47,7 +47,7 @@ def write(path: Path, content: bytes) -> None:
         os.chmod(scratch, 0o644)  # noqa: PTH101  mkstemp's 0600 would hide reports from others
         Path(scratch).replace(path)
     except BaseException:
-        Path(scratch).unlink()
+        Path(scratch).unlink(missing_ok=True)  # Ctrl-C may come when it has just been moved.
         raise
 
 

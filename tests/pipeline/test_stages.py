@@ -44,6 +44,21 @@ def test_a_failed_file_leaves_what_was_there(tmp_path: Path) -> None:
     assert target.stat().st_mode & 0o777 == 0o644
 
 
+def test_an_interrupt_that_comes_when_a_file_is_in_place_is_an_interrupt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file = Path.replace
+
+    def interrupted(self: Path, target: Path) -> None:
+        replace_file(self, target)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write(tmp_path / "file", b"content")
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"content"]
+
+
 def test_tables_have_six_digits_and_plain_newlines(tmp_path: Path) -> None:
     files.write_table(tmp_path / "t.csv", pd.DataFrame({"n": [1, 2], "x": [1 / 3, 1e-9]}))
     assert (tmp_path / "t.csv").read_bytes() == b"n,x\n1,0.333333\n2,1e-09\n"
