@@ -9,17 +9,23 @@ version := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2
 checksum = $(word 1,$(shell cksum < $(1)))
 STAMP := .venv/installed-$(version)-$(call checksum,requirements.lock)
 DEV_STAMP := .venv/installed-dev-$(call checksum,requirements-dev.lock)
+# What the address of CI's remote begins with, if it needs an extra.
+EXTRAS ?= $(filter s3 ssh,$(firstword $(subst :, ,$(REMOTE))))
+extra_stamp = $(if $(filter s3 ssh,$(1)),.venv/installed-$(1)-$(call checksum,requirements-$(1).lock),\
+  $(error EXTRAS: got $(1), allowed: s3 ssh))
+EXTRA_STAMPS := $(foreach extra,$(EXTRAS),$(call extra_stamp,$(extra)))
+AUDIT_STAMP := .venv/installed-audit-$(call checksum,requirements-audit.lock)
 
 # Where it is set, every process would compile all it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install repro studies report docs verify receipt test lint bench sweep \
-  experiments lock ci-restore ci-repro ci-report ci-comment
+.PHONY: help install repro studies report docs push pull verify receipt test torture lint bench sweep \
+  experiments lock audit sbom ci-restore ci-save ci-repro ci-report ci-comment
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(STAMP)  ## Create .venv with what the pipeline needs, as locked
+install: $(STAMP) $(EXTRA_STAMPS)  ## Create .venv with what the pipeline needs, and EXTRAS='s3 ssh', as locked
 
 $(STAMP):
 	@$(PYTHON) tools/supported.py
@@ -31,8 +37,10 @@ $(STAMP):
 	$(BIN)/python -m tools.plots_template
 	@touch $@
 
-$(DEV_STAMP): $(STAMP)
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements-dev.lock
+# These hold what they need beside requirements.lock, and so change nothing of it.
+$(DEV_STAMP) $(AUDIT_STAMP) $(EXTRA_STAMPS): $(STAMP)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --require-hashes \
+	  -r requirements-$(word 2,$(subst -, ,$(@F))).lock
 	@touch $@
 
 repro: install  ## Run the pipeline: whatever changed since the last run
@@ -41,6 +49,9 @@ repro: install  ## Run the pipeline: whatever changed since the last run
 studies: install  ## Run the studies and judge the claims: whatever changed since the last run
 	$(BIN)/dvc repro evaluate
 	$(BIN)/dvc --cd studies repro
+
+register: install  ## Register the claims on STUDIES='groups l1': commit that, then run them
+	@$(BIN)/python -m tools.register $(STUDIES)
 
 # As in ci-repro below: what is not here and nothing needs stays away.
 report: install  ## Write the report from what there is, and the README's headline
@@ -51,14 +62,25 @@ report: install  ## Write the report from what there is, and the README's headli
 docs: install  ## Write docs/parameters.md from the models that validate the parameters
 	$(BIN)/python -m tools.parameters
 
+push: install  ## Send to DVC's remote whatever was run, here or elsewhere, and what came of it
+	@$(BIN)/python -m tools.share push
+
+pull: install  ## Fetch that, and check out the results of the present commit
+	@$(BIN)/python -m tools.share pull
+
 verify: install  ## Rebuild elsewhere and compare: BUDGET=small in seconds, PIPELINE=studies all of it
 	@$(BIN)/python -m tools.verify $(PIPELINE) $(BUDGET)
 
 receipt: install  ## Write what `make verify BUDGET=small` compares with
 	@$(BIN)/python -m tools.verify small --write
 
-test: $(DEV_STAMP)  ## Run all tests
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+# Many of them wait for something: one process more than there are cores.
+test: $(DEV_STAMP) $(AUDIT_STAMP)  ## Run all tests
+	$(BIN)/python -m pytest --dist loadfile --no-loadscope-reorder \
+	  --numprocesses $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
+
+torture: $(DEV_STAMP)  ## Inject many faults of every kind, and print what came of them
+	TORTURE=1 $(BIN)/python -m pytest --numprocesses auto tests/faults
 
 lint: $(DEV_STAMP)  ## Check style, format and types
 	$(BIN)/ruff check
@@ -78,16 +100,41 @@ experiments: install  ## Compare experiments: the parameters and metrics in whic
 
 lock: COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-header
-lock:  ## Resolve the newest versions that pyproject.toml allows into the lock files
+# What another lock has is left out, with the remark that it has been.
+MORE = $(COMPILE) --constraints requirements.lock \
+  $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock)
+lock:  ## Resolve the newest versions that pyproject.toml allows, and verify the results with them
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(COMPILE) --group install --output-file requirements.lock pyproject.toml
-	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(MORE) --group dev --output-file requirements-dev.lock
+	for extra in s3 ssh audit; do $(MORE) --constraints requirements-dev.lock --group $$extra \
+	  --output-file requirements-$$extra.lock || exit; done
+	for more in dev s3 ssh audit; do sed -i.old '/^#/d' requirements-$$more.lock || exit; done
+	rm requirements-*.lock.old
+	$(MAKE) verify BUDGET=small
+
+audit: $(AUDIT_STAMP)  ## Ask a database for known vulnerabilities of what the lock files hold
+	@$(BIN)/python -m tools.audit
+
+sbom: $(AUDIT_STAMP)  ## Write a bill of materials of requirements.lock, build/sbom.json (CycloneDX)
+	@mkdir -p build
+	@$(BIN)/cyclonedx-py requirements --output-reproducible --pyproject pyproject.toml \
+	  --output-file build/sbom.json requirements.lock
 
 # What CI does beside `lint`, `test`, `verify` and `repro`, a target a step.
 
-ci-restore: install  ## Bring back from DVC's cache what it has of the committed results
+# What does not come is made again.
+ci-restore: install  ## Bring back committed results: from REMOTE where it is set, and DVC's cache
+ifneq ($(REMOTE),)
+	@$(BIN)/dvc remote add --local --force --default ci "$$REMOTE"
+	@$(BIN)/dvc remote modify --local ci verify true
+	-$(BIN)/python -m tools.share pull
+endif
 	$(BIN)/dvc checkout --allow-missing
+
+ci-save: install  ## Send what has been run to REMOTE, where it is set
+	$(if $(REMOTE),$(BIN)/python -m tools.share push)
 
 # What is not in the cache and nothing needs stays away. If something does need it, the first try
 # ends at that stage, and the second makes what is missing.

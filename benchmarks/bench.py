@@ -28,8 +28,10 @@ from tqdm import tqdm
 from benchmarks import pipeline
 from normlab import params
 from normlab.network import compiled, networks, plans
+from normlab.network.architecture import REFERENCE
 from normlab.network.compiled import Processor
 from normlab.training import cluster, machine, trial, trials
+from normlab.training.chains import run_chains
 from normlab.training.recipe import Data, Recipe, State
 from stages import train
 
@@ -148,7 +150,7 @@ def speed_of(client: Client, epoch: Callable[..., float], recipe: Recipe, data: 
     count = len(client.scheduler_info()["workers"])
     step = partial(epoch, recipe)
     chains = [(step, trial.start(recipe, seed), 1) for seed in range(count)]
-    slowest = max(seconds for _, seconds in cluster.run_chains(client, chains, data))
+    slowest = max(seconds for _, seconds in run_chains(client, chains, data))
     return len(data.train_labels) * count / slowest
 
 
@@ -192,7 +194,7 @@ def textbook(folder: str, recipe: Recipe, workers: int) -> float:
                 ranges.rotation, (ranges.translation,) * 2, ranges.scale, ranges.shear
             ),
             transforms.ToTensor(),
-            transforms.Normalize(networks.MEAN, networks.STD),
+            transforms.Normalize(REFERENCE.mean, REFERENCE.std),
         ]
     )
     raw = Path(folder) / "MNIST/raw"
@@ -231,7 +233,7 @@ def machine_peak(client: Client, kind: Processor) -> float:
     """Operations a second of multiply-adds in registers, on all workers at once."""
     count = len(client.scheduler_info()["workers"])
     chains = [(partial(register_peak, kind), None, 1) for _ in range(count)]
-    return sum(found for _, found in cluster.run_chains(client, chains, None))
+    return sum(found for _, found in run_chains(client, chains, None))
 
 
 def register_peak(kind: Processor, _state: None, _shared: None) -> float:

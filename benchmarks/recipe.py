@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from normlab import params
 from normlab.training import cluster, trial, trials
+from normlab.training.chains import run_chains
 from stages import train
 
 SEEDS = range(100, 104)
@@ -60,7 +61,7 @@ def main() -> None:
             trained += [(which, recipe)] * len(SEEDS)
     found: dict[tuple[int, str], list[float]] = {}
     with cluster.connect(len(chains)) as client:
-        results = cluster.run_chains(client, chains, data)
+        results = run_chains(client, chains, data)
         for which_trial, state in tqdm(results, total=sum(n for *_, n in chains), unit="epoch"):
             which, recipe = trained[which_trial]
             if state.epoch == recipe.epochs:

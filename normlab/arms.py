@@ -15,8 +15,11 @@ class Arm(NamedTuple):
     variant: str
     changes: dict[str, Any]
     """Parameters of `params.yaml` that differ, with their values here."""
+    network: dict[str, Any] = {}  # noqa: RUF012
+    """What `networks.build` is told that no parameter says, such as `norm_place`."""
     factors: tuple[str, ...] = ()
-    """The parameters that the study compares: columns of its tables, the same for all its arms."""
+    """The keys of either that the study compares: columns of its tables, the same for all its
+    arms."""
     label: str | None = None
     """Its name for people; None for the variant's."""
     folder: str | None = None
@@ -35,7 +38,7 @@ class Arm(NamedTuple):
 
         None stands for a factor that this arm does not change.
         """
-        values = {factor: self.changes.get(factor) for factor in self.factors}
+        values = {factor: (self.changes | self.network).get(factor) for factor in self.factors}
         return {"study": self.study, "variant": self.variant} | values
 
     def value(self, base: Params, key: str) -> Any:

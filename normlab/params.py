@@ -12,6 +12,10 @@ from yaml import YAMLError
 from normlab import yaml12
 from normlab.errors import InputError
 
+LARGEST = 2**16
+"""Bytes of a file of parameters."""
+SHOWN = 20
+"""Problems of a file; of more, the number is told."""
 TRAINING_IMAGES = 60_000
 TRAIN_SIZE = f"null, or a whole number from 1 to {TRAINING_IMAGES} minus val_size"
 
@@ -28,6 +32,12 @@ def _ascending(values: list[float]) -> list[float]:
     return values
 
 
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError
+    return value
+
+
 def allowed(values: str, **constraints: Any) -> Any:
     """Make a field of a parameter: its constraints, and what they allow in words."""
     return Field(json_schema_extra={"allowed": values}, **constraints)
@@ -42,28 +52,30 @@ def allowed_values(field: FieldInfo) -> str:
     return str(extra["allowed"])
 
 
-Count = Annotated[int, allowed("a whole number, 1 or more", ge=1)]
+Count = Annotated[int, allowed("a whole number from 1 to 1000", ge=1, le=1000)]
 Size = Annotated[
     int, allowed(f"a whole number from 1 to {TRAINING_IMAGES}", ge=1, le=TRAINING_IMAGES)
 ]
-Positive = Annotated[float, allowed("a number above 0", gt=0)]
-NotNegative = Annotated[float, allowed("a number, 0 or more", ge=0)]
-Momentum = Annotated[float, allowed("a number from 0 to below 1", ge=0, lt=1)]
-Factor = Annotated[float, allowed("a number above 0, at most 1", gt=0, le=1)]
+Rate = Annotated[float, allowed("a number from 1e-09 to 10", ge=1e-9, le=10)]
+Weight = Annotated[float, allowed("a number from 0 to 1", ge=0, le=1)]
+Momentum = Annotated[float, allowed("a number from 0 to 0.9999", ge=0, le=0.9999)]
+Factor = Annotated[float, allowed("a number from 1e-06 to 1", ge=1e-6, le=1)]
 Fraction = Annotated[float, allowed("a fraction from 0 to 1", ge=0, le=1)]
 Rotation = Annotated[float, allowed("degrees from 0 to 180", ge=0, le=180)]
-Shear = Annotated[float, allowed("degrees from 0 to below 90", ge=0, lt=90)]
-Scale = Annotated[float, Field(gt=0, le=10)]
+Shear = Annotated[float, allowed("degrees from 0 to 80", ge=0, le=80)]
+Scale = Annotated[float, Field(ge=0.1, le=10)]
 Range = Annotated[
     list[Scale],
-    allowed("two numbers above 0, at most 10, the smaller first", min_length=2, max_length=2),
+    allowed("two numbers from 0.1 to 10, the smaller first", min_length=2, max_length=2),
     AfterValidator(_ascending),
 ]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 Seeds = Annotated[
     list[Seed],
     allowed(
-        "a list of at least one whole number from 0 to 4294967295, all different", min_length=1
+        "a list of 1 to 1000 whole numbers from 0 to 4294967295, all different",
+        min_length=1,
+        max_length=1000,
     ),
     AfterValidator(_unique),
 ]
@@ -88,6 +100,10 @@ class Section(BaseModel):
 class Params(Section):
     """Every setting of the experiment, `params.yaml`."""
 
+    dataset: Annotated[str, AfterValidator(_printable)] = allowed(
+        "mnist, fashion_mnist or the path of a folder", min_length=1, max_length=1000
+    )
+    """What is classified; a folder has four IDX files, as docs/datasets.md says."""
     seeds: Seeds
     """Each variant is trained once per seed."""
     epochs: Count
@@ -96,12 +112,15 @@ class Params(Section):
         f"a whole number from 1 to {TRAINING_IMAGES - 1}", ge=1, lt=TRAINING_IMAGES
     )
     """Training images set aside for validation."""
-    train_size: Count | None = allowed(TRAIN_SIZE)
+    train_size: Size | None = allowed(TRAIN_SIZE)
     """How many of the others to train on; null for all."""
     batch_size: Size
-    """Images per step; the last, smaller batch is used too."""
-    lr: Positive
-    """Learning rate of SGD."""
+    """Images per step; the last, smaller batch is used too. With batch norm, or by PyTorch, each
+    takes memory in every trial that runs (0.14 MB by the engine); what a machine cannot hold is
+    refused."""
+    lr: Rate
+    """Learning rate of SGD. A trial that it drives above the loss of guessing is named at its
+    end."""
     momentum: Momentum
     """Of SGD: what is kept of the last step, in the next one."""
     nesterov: bool = allowed("true or false; true needs a momentum above 0")
@@ -112,7 +131,7 @@ class Params(Section):
     """Schedule `step`: epochs between changes."""
     lr_step_factor: Factor
     """Schedule `step`: factor at each change."""
-    l1_lambda: NotNegative
+    l1_lambda: Weight
     """BN + L1: the penalty is this times the sum of all absolute parameters."""
     gn_groups: Count
     """GN: at most this many groups; a layer takes the largest divisor of its channels that is not
@@ -157,34 +176,49 @@ def load(path: Path, model: type[Section] = Params) -> Section:
         If the file cannot be read as by `mapping`, or a key is unknown, missing or has a value that
         is not allowed. One line a key, each naming file, key, value and what is allowed.
     """
-    values = mapping(path)
+    values = mapping(path, LARGEST)
     problems = _problems(values, model)
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f"and {len(problems) - SHOWN} more like these"]
     if problems:
-        raise InputError("\n".join(f"{path}: {problem}" for problem in problems))
+        raise InputError("\n".join(f"{path}: {_one_line(problem)}" for problem in problems))
     return model.model_validate(values)
 
 
-def mapping(path: Path) -> dict[str, Any]:
+def mapping(path: Path, largest: int = yaml12.LARGEST) -> dict[str, Any]:
     """Read a YAML file as DVC does (YAML 1.2), so that `1e-4` is a number to both.
 
     Raises
     ------
     InputError
-        If the file is missing, is not YAML or holds no mapping; one line that names it.
+        If the file is missing, has more than `largest` bytes, is not YAML or holds no mapping; one
+        line that names it.
     """
     try:
-        values = yaml12.load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as stream:
+            read = stream.read(largest + 1)
+        if len(read) > largest:
+            raise InputError(f"{path}: got a larger file, allowed: at most {largest:,} bytes")
+        values = yaml12.load(read.decode())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" at line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or "not readable"
-        raise InputError(f"{path}: not valid YAML{line}: {problem}") from None
+        raise InputError(f"{path}: not valid YAML{line}: {_one_line(problem)}") from None
     if not isinstance(values, dict):
         got = type(values).__name__
         raise InputError(f"{path}: got a {got}, allowed: a mapping of names to values")
-    return {str(key): value for key, value in values.items()}
+    named: dict[str, Any] = _named(values)
+    return named
+
+
+def _named(values: Any) -> Any:
+    """Make strings of all keys: a mapping's may be numbers."""
+    if isinstance(values, dict):
+        return {str(key): _named(value) for key, value in values.items()}
+    return [_named(value) for value in values] if isinstance(values, list) else values
 
 
 def _problems(values: dict[str, Any], model: type[Section]) -> list[str]:
@@ -215,17 +249,26 @@ def _problem(place: tuple[str, ...], kind: str, values: Any, model: type[Section
     *sections, key = place
     for name in sections:
         values, model = values[name], section_of(model.model_fields[name]) or model
-    where, fields = ".".join(place), model.model_fields
+    where, fields = ".".join(_shortened(name, 60) for name in place), model.model_fields
     if kind == "missing":
         return f"{where}: missing, allowed: {allowed_values(fields[key])}"
     got = _shown(values[key])
     if kind == "extra_forbidden":
-        near = difflib.get_close_matches(key, fields, n=1)
+        near = difflib.get_close_matches(key[:100], fields, n=1)
         hint = f"did you mean {near[0]}?" if near else f"allowed: {', '.join(fields)}"
         return f"{where}: unknown key (value {got}), {hint}"
     return f"{where}: got {got}, allowed: {allowed_values(fields[key])}"
 
 
 def _shown(value: Any) -> str:
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+    return _shortened(json.dumps(value, default=str, ensure_ascii=False), 60)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _one_line(text: str) -> str:
+    """Escape what would begin a line of its own, or tell a terminal what to do."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return _shortened(shown, 1000)

@@ -5,7 +5,9 @@ a study does not change, is as in `params.yaml`. The main comparison is the stud
 change nothing.
 """
 
+import hashlib
 import itertools
+import json
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -21,15 +23,14 @@ from normlab.params import (
     Factor,
     Fraction,
     Momentum,
-    NotNegative,
     Params,
-    Positive,
     Range,
+    Rate,
     Rotation,
     Section,
-    Seeds,
     Shear,
     Size,
+    Weight,
     allowed,
 )
 
@@ -45,29 +46,47 @@ def _ascending(values: list[Any]) -> list[Any]:
 Ordered = AfterValidator(_ascending)
 Counts = Annotated[
     list[Count],
-    allowed("a list of at least two whole numbers, 1 or more, ascending", min_length=2),
+    allowed(
+        "a list of 2 to 100 whole numbers from 1 to 1000, ascending", min_length=2, max_length=100
+    ),
     Ordered,
 ]
 Sizes = Annotated[
     list[Size],
     allowed(
-        f"a list of at least two whole numbers from 1 to {TRAINING_IMAGES}, ascending", min_length=2
+        f"a list of 2 to 100 whole numbers from 1 to {TRAINING_IMAGES}, ascending",
+        min_length=2,
+        max_length=100,
     ),
     Ordered,
 ]
 Weights = Annotated[
-    list[NotNegative],
-    allowed("a list of at least two numbers, 0 or more, ascending", min_length=2),
+    list[Weight],
+    allowed("a list of 2 to 100 numbers from 0 to 1, ascending", min_length=2, max_length=100),
     Ordered,
 ]
 TrainSize = Annotated[Size | None, allowed(TRAIN_SIZE)]
 
 
-class Budget(Section):
-    """What most studies have: its seeds, epochs and training images."""
+class Study(NamedTuple):
+    """A question, and the arms whose comparison answers it."""
 
-    seeds: Seeds
-    """A trial per arm and seed; fewer than 10 show little among so many claims."""
+    title: str
+    arms: Callable[["Settings", Params], list[Arm]]
+
+
+class Trials(Section):
+    """What every study has: its trials, and the claims that were registered before they ran."""
+
+    seeds: Count
+    """Trials of each arm; fewer than 10 show little among so many claims."""
+    registered: dict[str, str] = allowed("claims and their digests, as `make register` writes them")
+    """Each arm's seeds come from these; without any they are 0, 1, 2, ... for all arms."""
+
+
+class Budget(Trials):
+    """What most studies have."""
+
     epochs: Count
     """Passes over the training images."""
     train_size: TrainSize
@@ -95,16 +114,14 @@ class BatchSizes(Budget):
     """Images per step; the learning rate is in proportion, the images seen are as many."""
 
 
-class Replication(Section):
+class Replication(Trials):
     """Settings of `replication`: the reference's own recipe, on all training images."""
 
-    seeds: Seeds
-    """A trial per arm and seed; fewer than 10 show little among so many claims."""
     epochs: Count
     """Passes over the training images."""
     batch_size: Size
     """Images per step."""
-    lr: Positive
+    lr: Rate
     """Learning rate."""
     momentum: Momentum
     """In the plain form."""
@@ -112,10 +129,10 @@ class Replication(Section):
     """Epochs between changes of the learning rate."""
     lr_step_factor: Factor
     """Factor at each change."""
-    l1_lambda: NotNegative
+    l1_lambda: Weight
     """The weight of batch norm's penalty."""
     gn_groups: list[Count] = allowed(
-        f"a list of {LAYERS} whole numbers, 1 or more, one per convolution",
+        f"a list of {LAYERS} whole numbers from 1 to 1000, one per convolution",
         min_length=LAYERS,
         max_length=LAYERS,
     )
@@ -138,13 +155,6 @@ class Settings(Section):
     layer_norm: Budget
     batch_size: BatchSizes
     replication: Replication
-
-
-class Study(NamedTuple):
-    """A question, and the arms whose comparison answers it."""
-
-    title: str
-    arms: Callable[[Settings, Params], list[Arm]]
 
 
 def groups(own: Settings, _: Params) -> list[Arm]:
@@ -222,7 +232,7 @@ def batch_size(own: Settings, base: Params) -> list[Arm]:
 
 def replication(own: Settings, _: Params) -> list[Arm]:
     """Run the reference's three variants by its own recipe."""
-    recipe = own.replication.model_dump(exclude={"seeds"})
+    recipe = own.replication.model_dump(exclude={*Trials.model_fields})
     fixed = {"lr_schedule": "step", "nesterov": False, "ln_affine": "elementwise"}
     return [
         Arm(study="replication", variant=variant, changes=recipe | fixed, on_training_images=True)
@@ -240,6 +250,13 @@ STUDIES = {
 """All but the main comparison, in the order in which they are shown."""
 
 
+RECIPE = (
+    "affine_rotation affine_scale affine_shear affine_translation batch_size dataset gn_groups "
+    "ln_affine lr lr_schedule lr_step_epochs lr_step_factor momentum nesterov val_size"
+)
+"""The parameters of the pipeline that the arms' results depend on, of one study or another."""
+
+
 def arms(study: str, own: Settings, base: Params) -> list[Arm]:
     """All arms of a study, in its order, with its number of epochs.
 
@@ -253,3 +270,24 @@ def arms(study: str, own: Settings, base: Params) -> list[Arm]:
     epochs = {"epochs": getattr(own, study).epochs}
     found = STUDIES[study].arms(own, base)
     return [arm._replace(changes=arm.changes | epochs) for arm in found]
+
+
+def seeds(own: Settings, arm: Arm) -> list[int]:
+    """Give the seeds of an arm, whole numbers below 2**32.
+
+    Those of a study without registered claims are 0, 1, 2, ..., the same for all arms. Otherwise
+    each arm has its own, from a hash of the registered digests and its name: nobody can have run
+    them before the registration.
+    """
+    section: Trials = getattr(own, arm.study)
+    if not section.registered:
+        return list(range(section.seeds))
+
+    def drawn(number: int) -> int:
+        text = json.dumps([section.registered, arm.name, number], sort_keys=True)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+
+    found, numbers = dict[int, None](), itertools.count()
+    while len(found) < section.seeds:
+        found[drawn(next(numbers))] = None
+    return list(found)

@@ -5,17 +5,25 @@ from pathlib import Path
 import pandas as pd
 
 from normlab import files, params
-from normlab.data.datasets import MNIST
+from normlab.data import datasets
+from normlab.evidence.verdicts import OF_FINDINGS
 from normlab.report import page
-from normlab.report.figure_tables import bounded, named
+from normlab.report.figure_tables import READ, SUMMARY, bounded, named
 from normlab.report.inputs import Inputs, StudyTables, records
 from normlab.studies import STUDIES
 
 REPORTS = Path("reports")
+SPLIT = Path("data/train")
 STUDIES_REPORTS = Path("studies/reports")
+CLAIMS = Path("studies/claims.yaml")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
-COUNTS = dict.fromkeys(("seeds", "trials"), "Int64")
+COUNTS = dict.fromkeys(("seeds", "trials", "seeds_needed"), "Int64")
+
+OF_PAIRS = "label other_label verdict difference low high seeds images min_p"
+OF_STUDY = ["study variant label measure mean low high", "study variant seed test_accuracy"]
+OF_STUDY += ["study variant seed epoch", "study variant low high share"]
+"""Columns that are needed, of the summary, trials, history and weights of a study."""
 
 
 def main() -> None:
@@ -27,28 +35,33 @@ def main() -> None:
 
 def read() -> Inputs:
     """Gather what the other stages wrote."""
-    summary = bounded(files.read_table(REPORTS / "summary.csv"))
+    summary = bounded(files.read_table(REPORTS / "summary.csv", SUMMARY))
     curves, parameters, wrong = (
-        named(files.read_table(REPORTS / f"{name}.csv"), summary)
+        named(files.read_table(REPORTS / f"{name}.csv", READ[name]), summary)
         for name in ("test_curves", "parameters", "misclassified")
     )
     variants = summary["variant"].unique()
-    histories = [files.read_table(REPORTS / "history" / f"{one}.csv") for one in variants]
-    pairs = files.read_table(REPORTS / "comparisons.csv")
+    histories = [
+        files.read_table(REPORTS / "history" / f"{one}.csv", READ["history"]) for one in variants
+    ]
+    pairs = files.read_table(REPORTS / "comparisons.csv", OF_PAIRS)
     pairs[["low", "high"]] = pairs[["low", "high"]].clip(-1, 1)
-    findings = records(files.read_table(STUDIES_REPORTS / "findings.csv", dtype=COUNTS))
+    findings = records(files.read_table(STUDIES_REPORTS / "findings.csv", OF_FINDINGS, COUNTS))
+    claims = params.mapping(CLAIMS)
+    dataset = datasets.read(SPLIT)
     return Inputs(
-        dataset=MNIST,
+        dataset=dataset,
         summary=summary,
         comparisons=records(pairs),
         test_curves=curves,
         histories=named(pd.concat(histories), summary),
         parameters=parameters,
         misclassified=wrong,
-        images=files.read_images(MISCLASSIFIED_IMAGES),
+        images=files.read_images(MISCLASSIFIED_IMAGES, wrong["index"], dataset.side),
         studies={one: read_study(one) for one in STUDIES if tables_of(one)[0].exists()},
         findings={row["name"]: row for row in findings},
-        reported=params.mapping(Path("studies/claims.yaml"))["reported"],
+        reported=claims["reported"],
+        smallest_difference=claims["smallest_difference"],
         params=params.mapping(Path("params.yaml")),
         study_params=params.mapping(Path("studies/params.yaml")),
         # DVC has them in the order in which they first ended, which no input decides.
@@ -66,7 +79,7 @@ def tables_of(study: str) -> list[Path]:
 
 def read_study(study: str) -> StudyTables:
     """Read the tables of a study, the arms named as its summary labels them."""
-    first, *others = (files.read_table(path) for path in tables_of(study))
+    first, *others = map(files.read_table, tables_of(study), OF_STUDY)
     summary = bounded(first)
     trials, history, weights = (named(table, summary) for table in others)
     return StudyTables(trials, summary, history, weights)

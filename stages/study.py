@@ -7,7 +7,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from normlab import files, params, studies
 from normlab.training import trials
@@ -22,12 +22,14 @@ CHECKPOINTS = Path("checkpoints")
 def main(study: str) -> None:
     """Train the trials of `study`; write their last weights and the history of every epoch."""
     base, own = params.load(PARAMS), params.load(OWN, studies.Settings)
-    section = getattr(own, study)
+    section, architecture = getattr(own, study), trials.read_architecture()
     planned = [
         trials.Trial(arm, recipe, seed)
         for arm in studies.arms(study, own, base)
-        for recipe in [trials.recipe_of(arm.variant, partial(arm.value, base))]
-        for seed in section.seeds
+        for recipe in [
+            trials.recipe_of(arm.variant, partial(arm.value, base), architecture, **arm.network)
+        ]
+        for seed in studies.seeds(own, arm)
     ]
     if planned[0].arm.on_training_images:
         data = trials.read_all_data()
@@ -39,5 +41,5 @@ def main(study: str) -> None:
         for trial, states in zip(planned, ran, strict=True):
             path = directory / trial.arm.name / f"seed{trial.seed}.safetensors"
             path.parent.mkdir(exist_ok=True)
-            save_file(states[-1].weights, path)
+            path.write_bytes(save(states[-1].weights))
     shutil.rmtree(kept)

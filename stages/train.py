@@ -4,7 +4,7 @@ import shutil
 from functools import partial
 from pathlib import Path
 
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from normlab import files, params
 from normlab.arms import MAIN, Arm
@@ -19,7 +19,8 @@ CHECKPOINTS = Path("checkpoints")
 def main(variant: str) -> None:
     """Train `variant` with every seed; write each epoch's weights and the history."""
     settings = params.load(PARAMS)
-    recipe = trials.recipe_of(variant, partial(getattr, settings))
+    architecture = trials.read_architecture()
+    recipe = trials.recipe_of(variant, partial(getattr, settings), architecture)
     data = trials.read_data(settings.val_size, settings.train_size)
     planned = [trials.Trial(Arm(MAIN, variant, {}), recipe, seed) for seed in settings.seeds]
     history, kept = HISTORIES / f"{variant}.csv", CHECKPOINTS / variant
@@ -28,5 +29,5 @@ def main(variant: str) -> None:
         for state in [state for states in ran for state in states]:
             path = directory / f"seed{state.seed}" / f"epoch{state.epoch:02d}.safetensors"
             path.parent.mkdir(exist_ok=True)
-            save_file(state.weights, path)
+            path.write_bytes(save(state.weights))
     shutil.rmtree(kept)

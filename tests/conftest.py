@@ -21,6 +21,34 @@ NORM_PARAMS: dict[str, dict[str, Any]] = {
     "ln": {"ln_affine": "elementwise"},
 }
 VARIANTS = list(networks.VARIANTS)
+AXES = ["chw", *["last"] * 6]
+PUBLISHED: list[tuple[str, dict[str, Any]]] = [
+    ("bn_l1", {"conv3_padding": 1}),
+    ("gn", {"gn_groups": [3, 4, 2, 3, 2, 2, 2], "conv3_padding": 1}),
+    *(
+        ("ln", NORM_PARAMS["ln"] | {"ln_axes": axes, "norm_place": place, "conv3_padding": 1})
+        for axes in (AXES, "last")
+        for place in ("before_relu", "after_relu")
+    ),
+]
+"""The networks of the reference's published notebook, and layer norm on the other side of ReLU."""
+# Files that take longest: they begin first, or else one process would end long after the others.
+LONGEST = (
+    "test_emulated.py",
+    "test_make_it_yours.py",
+    "test_studies.py",
+    "test_sharing.py",
+    "test_verify.py",
+    "test_ci.py",
+    "test_pipeline.py",
+    "test_experiments.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; each process of `make test` takes the next one in order."""
+    rank = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
 
 
 def make_recipe(variant: str = "gn", **changes: object) -> Recipe:

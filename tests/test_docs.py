@@ -14,8 +14,11 @@ from normlab.studies import Settings
 from tools import headline, parameters
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-MADE = ("data/", "models/", "studies/models/", "reports/", "checkpoints/", "benchmarks/results.md")
+PAGES = [*ROOT.glob("[CRS]*.md"), *(ROOT / "docs").glob("*.md")]
+MADE = (
+    *("build/", "checkpoints/", "data/", "models/", "reports/", "studies/models/"),
+    "benchmarks/results.md",
+)
 
 
 def test_the_readme_can_be_read_in_one_sitting() -> None:
@@ -60,7 +63,7 @@ def test_every_parameter_is_described_and_its_constraints_are_said_in_words(
             if (bound := getattr(constraint, side, None)) is not None
         }
         choices = get_args(field.annotation) if get_origin(field.annotation) is Literal else ()
-        assert {*numbers, *choices} <= set(re.findall(r"[\w-]+", allowed_values(field))), name
+        assert {*numbers, *choices} <= set(re.findall(r"[\w.-]+", allowed_values(field))), name
 
 
 def test_the_readmes_headline_is_the_reports_short_form() -> None:

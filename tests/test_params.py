@@ -31,13 +31,19 @@ def test_the_committed_file_is_valid_and_complete() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "shown"),
     [
+        ("dataset", '""', '""'),
+        ("dataset", r'"a\nb"', r'"a\nb"'),
+        ("dataset", "3", "3"),
         ("seeds", "[]", "[]"),
         ("seeds", "[1, 1]", "[1, 1]"),
         ("seeds", "[0, -1]", "[0, -1]"),
         ("seeds", "[0.5]", "[0.5]"),
         ("seeds", "3", "3"),
         ("seeds", "[4294967296]", "[4294967296]"),
+        ("seeds", json.dumps([*range(1001)]), json.dumps([*range(1001)])[:57] + "..."),
         ("epochs", "0", "0"),
+        ("epochs", "1000000000", "1000000000"),
+        ("epochs", "2026-13-45", '"2026-13-45"'),
         ("epochs", "1.5", "1.5"),
         ("epochs", "true", "true"),
         ("epochs", "ten", '"ten"'),
@@ -49,11 +55,14 @@ def test_the_committed_file_is_valid_and_complete() -> None:
         ("batch_size", "60001", "60001"),
         ("lr", "fast", '"fast"'),
         ("lr", "-1", "-1"),
+        ("lr", "11", "11"),
+        ("lr", "1e-320", "1e-320"),
         ("lr", "0", "0"),
         ("lr", ".nan", "NaN"),
         ("lr", ".inf", "Infinity"),
         ("lr", "null", "null"),
         ("momentum", "1", "1"),
+        ("momentum", "0.99999999999", "0.99999999999"),
         ("momentum", "-0.1", "-0.1"),
         ("nesterov", "1", "1"),
         ("nesterov", '"yes"', '"yes"'),
@@ -62,17 +71,20 @@ def test_the_committed_file_is_valid_and_complete() -> None:
         ("lr_step_factor", "0", "0"),
         ("lr_step_factor", "1.1", "1.1"),
         ("l1_lambda", "-0.1", "-0.1"),
+        ("l1_lambda", "1e308", "1e+308"),
         ("l1_lambda", ".nan", "NaN"),
         ("gn_groups", "0", "0"),
+        ("gn_groups", "1001", "1001"),
         ("gn_groups", "2.0", "2.0"),
         ("ln_affine", "none", '"none"'),
         ("affine_rotation", "181", "181"),
         ("affine_translation", "1.1", "1.1"),
         ("affine_scale", "[1.2, 0.8]", "[1.2, 0.8]"),
         ("affine_scale", "[0, 1]", "[0, 1]"),
+        ("affine_scale", "[1e-40, 1e-40]", "[1e-40, 1e-40]"),
         ("affine_scale", "[1]", "[1]"),
         ("affine_scale", "1", "1"),
-        ("affine_shear", "90", "90"),
+        ("affine_shear", "89.999999", "89.999999"),
         ("device", "tpu", '"tpu"'),
         ("precision", "float16", '"float16"'),
     ],
@@ -104,7 +116,7 @@ def test_a_mistyped_key_is_named_with_the_right_one_and_the_missing_one(tmp_path
 
 def test_an_unknown_key_unlike_any_lists_all(tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"zzz: unknown key .* allowed: seeds, epochs, .*precision$"
+        InputError, match=r"zzz: unknown key .* allowed: dataset, seeds, .*precision$"
     ):
         load(tmp_path, COMMITTED.read_text() + "\nzzz: 1\n")
 
@@ -117,6 +129,10 @@ def test_an_unknown_key_unlike_any_lists_all(tmp_path: Path) -> None:
         ("- lr\n", "got a list, allowed: a mapping"),
         ("", "got a NoneType, allowed: a mapping"),
         ("lr: \x00", "not valid YAML"),
+        ("lr: !!float abc", "not valid YAML at line 1: a tag, tag:yaml.org,2002:float, allowed: "),
+        ("lr: !a%0Ab 1", r"a tag, !a\nb, allowed: none"),
+        ("? [1, 2]\n: 3\n", "not valid YAML at line 1: found unhashable key"),
+        ("# " + "x" * params.LARGEST, "got a larger file, allowed: at most 65,536 bytes"),
     ],
 )
 def test_what_is_not_a_mapping_in_yaml_gets_one_line(
@@ -126,6 +142,29 @@ def test_what_is_not_a_mapping_in_yaml_gets_one_line(
         load(tmp_path, text)
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_keys_and_values_cannot_break_a_line(tmp_path: Path) -> None:
+    lines = problems(tmp_path, COMMITTED.read_text() + f'\n"a\\nb\\e[2J": 1\n? {"z" * 2000}\n: 1\n')
+    assert [line.partition(": ")[2].partition(" (")[0] for line in lines] == [
+        r"a\nb\x1b[2J: unknown key",
+        f"{'z' * 57}...: unknown key",
+    ]
+    (line,) = problems(tmp_path, changed("device", '"c\\Lpu"'))
+    assert r'device: got "c\u2028pu", allowed: ' in line
+
+
+def test_of_many_problems_some_are_told(tmp_path: Path) -> None:
+    added = "\n".join(f"{number}: 0" for number in range(500))
+    lines = problems(tmp_path, f"{COMMITTED.read_text()}\n{added}\n")
+    assert len(lines) == params.SHOWN + 1
+    assert lines[-1].endswith("params.yaml: and 480 more like these")
+
+
+def problems(folder: Path, text: str) -> list[str]:
+    with pytest.raises(InputError) as refused:
+        load(folder, text)
+    return str(refused.value).splitlines()
 
 
 def test_a_missing_or_undecodable_file_gets_one_line(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ LOCK = "requirements.lock"
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     (tmp_path / "tools").mkdir()
-    for name in ("Makefile", LOCK, "requirements-dev.lock", "tools/supported.py"):
+    locks = [path.name for path in ROOT.glob("requirements*.lock")]
+    for name in ("Makefile", *locks, "tools/supported.py"):
         shutil.copy(ROOT / name, tmp_path / name)
     return tmp_path
 
@@ -79,6 +80,20 @@ def test_an_environment_is_known_by_the_python_that_made_it(project: Path) -> No
     (project / ".venv/bin/python").symlink_to(project / "gone")
     gone = make(project, "--dry-run", "install", first=other.parent).stdout
     assert "python3 -m venv --clear .venv" in gone
+
+
+def test_extras_are_installed_beside_what_is_there(project: Path) -> None:
+    """Without their dependencies, which the lock they build on has: no version of it changes."""
+    for extra in ("s3", "ssh"):
+        shutil.copy(ROOT / f"requirements-{extra}.lock", project)
+    (project / ".venv").mkdir()
+    assert make(project, "--touch", "install").returncode == 0
+    planned = make(project, "--dry-run", "install", "EXTRAS=s3 ssh").stdout.replace("\\\n", "")
+    installed = re.findall(r"uv pip install .* --no-deps --require-hashes\s+-r (\S+)", planned)
+    assert installed == ["requirements-s3.lock", "requirements-ssh.lock"]
+    assert "-r requirements-s3.lock" in make(project, "-n", "install", "REMOTE=s3://b/n").stdout
+    refused = make(project, "install", "EXTRAS=ftp")
+    assert (refused.returncode, "EXTRAS: got ftp, allowed: s3 ssh" in refused.stderr) == (2, True)
 
 
 GLIBC = 'platform.libc_ver = lambda: ("glibc", "2.36")'

@@ -18,6 +18,15 @@ true True TRUE false False FALSE yes Yes no NO on Off y n null Null NULL ~ none 
 """
 
 
+def bomb(form: str) -> str:
+    """Lists or mappings of nine of the one before, nine times: 9⁹ values in all."""
+    lines = ["k0: &k0 {a: 1}"]
+    for i in range(1, 10):
+        names = ", ".join([f"*k{i - 1}"] * 9)
+        lines.append(f"k{i}: &k{i} {form.format(names)}")
+    return "\n".join(lines)
+
+
 def same(one: object, other: object) -> bool:
     if isinstance(one, float) and isinstance(other, float):
         return one == other or (math.isnan(one) and math.isnan(other))
@@ -58,6 +67,15 @@ def test_anchors_and_merges_are_read() -> None:
         ("a: {b: 1, 'b': 2}", "found duplicate key b"),
         ("a: [1", "expected"),
         ("a: *x", "undefined alias"),
+        ("a: " + "[" * 5000 + "]" * 5000, "nested more than 50 deep"),
+        ("{a: " * 5000, "nested more than 50 deep"),
+        ("- " * 5000, "nested more than 50 deep"),
+        ("a: " + "9" * 5000, "a number of 5,000 characters, allowed: at most 100"),
+        ("a: 0x" + "f" * 5000, "a number of 5,002 characters, allowed: at most 100"),
+        ("a: ._", "not a number: ._"),
+        (bomb("[{}]"), "more than 100,000 values"),
+        (bomb("{{<<: [{}]}}"), "more than 100,000 values"),
+        ("a: [" + "1," * 100_000 + "]", "more than 100,000 values"),
     ],
 )
 def test_what_could_do_harm_is_refused(text: str, message: str) -> None:
@@ -65,6 +83,9 @@ def test_what_could_do_harm_is_refused(text: str, message: str) -> None:
         yaml12.load(text)
 
 
-def test_a_file_larger_than_any_of_parameters_is_refused() -> None:
-    with pytest.raises(yaml.YAMLError, match="larger than 16,777,216 characters"):
-        yaml12.load("# " + "x" * yaml12.LARGEST)
+def test_aliases_of_a_list_are_as_many_values_as_they_stand_for() -> None:
+    names = ", ".join(["*x"] * 90)
+    text = f"a: &x [{', '.join('1' * 1000)}]\nb: [{names}]\n"
+    assert yaml12.load(text) == parse_yaml(text, "text")
+    with pytest.raises(yaml.YAMLError, match="more than 100,000 values"):
+        yaml12.load(text + f"c: [{names}]\n")

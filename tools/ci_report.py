@@ -28,6 +28,7 @@ from tools.git import PROJECTS, git
 
 REPORT = Path("build/report.md")
 FIGURES = "reports/figures"
+METRICS = "reports/metrics.json"
 NOTHING = "no change"
 MOST_ROWS = 50
 
@@ -86,7 +87,7 @@ def results(read: Read, paths: Iterable[str]) -> Results:
 
     An older version may lack files, or keys in them: nothing is compared with those.
     """
-    metrics = parsed(read, "reports/metrics.json", json.loads)
+    measured = parsed(read, METRICS, checked_accuracies) or {}
     summary = parsed(read, "reports/summary.csv", rows) or []
     compared = parsed(read, "reports/comparisons.csv", rows) or []
     found = parsed(read, "studies/reports/findings.csv", rows) or []
@@ -98,7 +99,7 @@ def results(read: Read, paths: Iterable[str]) -> Results:
             folder = path.removesuffix("dvc.lock")
             records |= {f"{folder}{name}": stage for name, stage in lock.get("stages", {}).items()}
     return Results(
-        (metrics or {}).get("accuracy", {}),
+        measured,
         {row["variant"]: row["label"] for row in summary},
         of_pairs | {row["claim"]: row["verdict"] for row in found},
         records,
@@ -112,6 +113,18 @@ def parsed(read: Read, path: str, parse: Callable[[str], Any]) -> Any:
         return None if text is None else parse(text)
     except (ValueError, YAMLError) as error:
         raise InputError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def checked_accuracies(text: str) -> dict[str, float]:
+    """Read the accuracies among metrics, by variant; older metrics may have none."""
+    metrics = json.loads(text)
+    if not (isinstance(metrics, dict) and metrics):
+        raise InputError(f"{METRICS}: got {text.strip()[:60]}, allowed: an object of metrics")
+    found: dict[str, float] = metrics.get("accuracy", {})
+    if not isinstance(found, dict) or {type(one) for one in found.values()} - {float, int}:
+        got = json.dumps(found)[:60]
+        raise InputError(f"{METRICS}: accuracy: got {got}, allowed: a number for each variant")
+    return found
 
 
 def rows(table: str) -> list[dict[str, str]]:

@@ -16,7 +16,10 @@ HEAD = """# Parameters
 <!-- made by `make docs` -->
 
 Change one for a single run with `dvc exp run -S l1_lambda=0.001`. A value that is not allowed is
-refused in one line before any work.
+refused in one line before any work. So is a file of more than 64 KB, and YAML that parameters have
+no need of: tags, more than 50 levels, anchors that stand for more than 100,000 values. DVC reads
+the file first: what it cannot read it names in words of its own, and anchors of anchors that
+multiply it follows for minutes. Nothing here can keep it from that.
 """
 TABLES: dict[str, tuple[type[Section], str]] = {
     "params.yaml": (Params, ""),

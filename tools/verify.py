@@ -155,8 +155,14 @@ def copied(root: Path) -> Iterator[Path]:
 
 def place_data(root: Path, clone: Path) -> None:
     """Copy the data files that are here to where `download` finds, and checks, them."""
-    found = placed.find(root / "data/incoming", datasets.MNIST)
-    for split, names in datasets.MNIST.splits.items():
+    chosen = str(mapping(root / PARAMS).get("dataset"))
+    dataset = datasets.known().get(chosen)
+    if dataset is None:
+        if (root / chosen).is_dir() and not Path(chosen).is_absolute():
+            shutil.copytree(root / chosen, clone / chosen, dirs_exist_ok=True)
+        return
+    found = placed.find(root / "data/incoming", dataset)
+    for split, names in dataset.splits.items():
         here = root / "data" / split
         found |= {name: (here / name).read_bytes() for name in names if (here / name).is_file()}
         for name in found.keys() & {*names}:

@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 28
-PADDED = SIDE + 2
-CENTRE = (SIDE - 1) / 2
+"""Of the images, in pixels, where no other is given."""
 FARTHEST = 2.0**20
 """No element of a map is larger, and no scale below its inverse: all comes from outside then."""
 
@@ -31,15 +30,17 @@ class Ranges(NamedTuple):
     """Degrees along x, to either side."""
 
 
-def draw(rng: np.random.Generator, count: int, ranges: Ranges) -> NDArray[np.float32]:
-    """Draw `count` affine maps, distributed as torchvision's `RandomAffine`.
+def draw(
+    rng: np.random.Generator, count: int, ranges: Ranges, side: int = SIDE
+) -> NDArray[np.float32]:
+    """Draw `count` affine maps of images, distributed as torchvision's `RandomAffine`.
 
     Returns
     -------
     (count, 2, 3) float32, as `inverse_maps`.
     """
     # Not rng.uniform, whose multiply-add some processors fuse.
-    pixels = ranges.translation * SIDE
+    pixels = ranges.translation * side
     low, high = ranges.scale
     angle = ranges.rotation * (2 * rng.random(count) - 1)
     shift = np.rint(pixels * (2 * rng.random((count, 2)) - 1))
@@ -110,10 +111,15 @@ def sin_cos(degrees: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     )
 
 
-def grid() -> NDArray[np.float32]:
-    """Homogeneous positions of the pixels of an image from its centre: (3, 784), rows x, y, 1."""
-    y, x = np.mgrid[:SIDE, :SIDE].reshape(2, -1) - CENTRE
+def grid(side: int = SIDE) -> NDArray[np.float32]:
+    """Homogeneous positions of the pixels of an image from its centre: (3, side²), rows x, y, 1."""
+    y, x = np.mgrid[:side, :side].reshape(2, -1) - centre(side)
     return np.stack([x, y, np.ones_like(x)]).astype(np.float32)
+
+
+def centre(side: int) -> float:
+    """Where the middle of an image is, from its first pixel's, along either axis."""
+    return (side - 1) / 2
 
 
 def pad(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -131,14 +137,16 @@ def source_pixels(maps: Any, positions: Any) -> Any:
     maps
         (n, 2, 3) float32 from `draw`, a NumPy array or a torch tensor.
     positions
-        (3, 784) float32 from `grid`, of the same kind.
+        (3, side²) float32 from `grid`, of the same kind.
 
     Returns
     -------
-    (n, 784) float32 of the same kind, whole numbers in [0, 900).
+    (n, side²) float32 of the same kind, whole numbers in [0, (side + 2)²).
     """
     x, y = positions[0], positions[1]
+    side = math.isqrt(len(x))
+    middle, padded = centre(side), side + 2
     # No matrix product, whose order of summation varies.
-    found = [maps[:, i, :1] * x + (maps[:, i, 1:2] * y + (maps[:, i, 2:] + CENTRE)) for i in (0, 1)]
-    column, row = (position.clip(-1, SIDE).round() for position in found)
-    return row * PADDED + column + (PADDED + 1)
+    found = [maps[:, i, :1] * x + (maps[:, i, 1:2] * y + (maps[:, i, 2:] + middle)) for i in (0, 1)]
+    column, row = (position.clip(-1, side).round() for position in found)
+    return row * padded + column + (padded + 1)

@@ -1,15 +1,18 @@
-"""Data sets as records: their files, checked byte for byte, and the validation split.
+"""Data sets as records: their files, checked byte for byte.
 
-Only MNIST is registered: LeCun, Cortes and Burges, "The MNIST database of handwritten digits".
+Registered are MNIST (LeCun, Cortes and Burges, "The MNIST database of handwritten digits") and
+Fashion-MNIST (Xiao, Rasul and Vollgraf 2017, arXiv 1708.07747). The record of a folder of one's own
+is made by `own`, and kept beside the splits.
 """
 
 import hashlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from normlab import files
 from normlab.data import idx
 from normlab.errors import InputError
 
@@ -37,38 +40,68 @@ class Package(NamedTuple):
     member_sha256: str
 
 
+class Debian(NamedTuple):
+    """A package of Debian that holds a data set's files, each gzipped."""
+
+    name: str
+    megabytes: int
+    folder: str
+    """Where in it they are."""
+
+
 class Dataset(NamedTuple):
     """All that is known of a data set before it is there."""
 
     name: str
     noun: str
     """What an image shows, in the singular."""
-    classes: int
+    names: tuple[str, ...]
+    """Of its classes."""
     side: int
     """Of its square images, in pixels."""
+    mean: float
+    std: float
+    """Of the pixels of its training images, as fractions of 255."""
+    credit: str
+    """Who made it, and under which licence; empty where that is not known."""
     splits: dict[str, tuple[str, str]]
     """Files of images and of labels, by split; the splits are train and test."""
     files: dict[str, Pinned]
-    mirrors: str | None
+    mirrors: str | None = None
     """`module:name` of an object with `mirrors`, base URLs, and `resources`, pairs of a file there
     and its MD5. A file `X` or `X.gz` there is the file `X` of the data set."""
-    package: Package | None
+    package: Package | None = None
+    debian: Debian | None = None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return len(self.names)
 
     @property
     def training_images(self) -> int:
         """How many there are: an image is a label's byte, after eight of header."""
         return self.files[self.splits["train"][1]].size - 8
 
+    @property
+    def asks(self) -> dict[str, Any]:
+        """What a network for it is made with: members of an `Architecture`."""
+        return {"side": self.side, "classes": self.classes, "mean": self.mean, "std": self.std}
 
+
+SPLITS = {
+    "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
+    "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
+}
 MNIST = Dataset(
     name="MNIST",
     noun="digit",
-    classes=10,
+    names=tuple("0123456789"),
     side=28,
-    splits={
-        "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
-        "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
-    },
+    mean=0.1307,
+    std=0.3081,
+    credit="MNIST, by Yann LeCun, Corinna Cortes and Christopher J. C. Burges, under CC BY-SA 3.0",
+    splits=SPLITS,
     files={
         "train-images-idx3-ubyte": Pinned(
             47_040_016, "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"
@@ -95,25 +128,99 @@ MNIST = Dataset(
         member_sha256="f11bb9e41d6c1b6c124aa38fd605497bdcfe2ee08cf7c2bb5a41ab5d759e1416",
     ),
 )
-VALIDATION_SEED = 20_120_101
+FASHION_MNIST = Dataset(
+    name="Fashion-MNIST",
+    noun="item",
+    names=(
+        *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+        *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+    ),
+    side=28,
+    mean=0.2860,
+    std=0.3530,
+    credit="Fashion-MNIST, by Han Xiao, Kashif Rasul and Roland Vollgraf (arXiv 1708.07747), "
+    "copyright 2017 Zalando SE, under the MIT licence",
+    splits=SPLITS,
+    files={
+        "train-images-idx3-ubyte": Pinned(
+            47_040_016, "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888"
+        ),
+        "train-labels-idx1-ubyte": Pinned(
+            60_008, "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9"
+        ),
+        "t10k-images-idx3-ubyte": Pinned(
+            7_840_016, "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b"
+        ),
+        "t10k-labels-idx1-ubyte": Pinned(
+            10_008, "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34"
+        ),
+    },
+    mirrors="torchvision.datasets:FashionMNIST",
+    debian=Debian("dataset-fashion-mnist", 31, "usr/share/datasets/fashion-mnist"),
+)
+DESCRIPTION = "dataset.json"
+"""Lies beside the files of a split and says which data set they are of."""
 
 
-def check(name: str, data: bytes) -> None:
-    """Check an uncompressed MNIST file against its pinned size and hash.
+def known() -> dict[str, Dataset]:
+    """Give the data sets that are registered, by their names in `params.yaml`."""
+    return {"mnist": MNIST, "fashion_mnist": FASHION_MNIST}
+
+
+def description(dataset: Dataset, split: str) -> dict[str, Any]:
+    """Describe the data set of a split, for `read`; nothing in it is of the other split's files.
+
+    A registered one is named, since its hashes are here; of any other all is told.
+    """
+    for key, one in known().items():
+        if one == dataset:
+            return {"dataset": key}
+    told = dataset._asdict()
+    for name in ("splits", "mirrors", "package", "debian"):
+        del told[name]
+    return told | {
+        "files": {name: dataset.files[name]._asdict() for name in dataset.splits[split]},
+    }
+
+
+def read(directory: Path) -> Dataset:
+    """Read which data set a split is of; of one that is not registered, with its own files alone.
+
+    Raises
+    ------
+    InputError
+        If the description is missing or is none.
+    """
+    told = files.read_json(directory / DESCRIPTION)
+    try:
+        if "dataset" in told:
+            return known()[told["dataset"]]
+        pinned = {name: Pinned(**one) for name, one in told["files"].items()}
+        return Dataset(**told | {"names": tuple(told["names"]), "files": pinned, "splits": SPLITS})
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(
+            f"{directory / DESCRIPTION}: is no description of a data set; run the download stage "
+            "again"
+        ) from None
+
+
+def check(name: str, data: bytes, pinned: Pinned) -> None:
+    """Check an uncompressed file against its pinned size and hash.
 
     Parameters
     ----------
     name : str
-        A key of `MNIST.files`.
+        Of the file.
     data : bytes
         What was found under that name.
+    pinned : Pinned
+        What it must be.
 
     Raises
     ------
     InputError
         If size or SHA-256 is another: file, got, expected.
     """
-    pinned = MNIST.files[name]
     if len(data) != pinned.size:
         # Readers stop one byte past the size, so of a longer file the length is not known.
         got = len(data) if len(data) < pinned.size else "more"
@@ -134,75 +241,39 @@ def read_split(directory: Path, split: str) -> tuple[NDArray[np.uint8], NDArray[
     Parameters
     ----------
     directory : Path
-        Where the split's two files are, uncompressed, under the names in `MNIST.splits`.
+        Where the split's two files are, uncompressed, under the names in `SPLITS`, and their
+        `DESCRIPTION`.
     split : str
-        A key of `MNIST.splits`.
+        A key of `SPLITS`.
 
     Returns
     -------
     images : numpy.ndarray
-        uint8, shape (N, 28, 28), 0 is background; N is 60,000 for train and 10,000 for test.
+        uint8, shape (N, side, side), 0 is background; of MNIST, N is 60,000 for train and 10,000
+        for test, and the side 28.
     labels : numpy.ndarray
-        uint8, shape (N,), from 0 to 9.
+        uint8, shape (N,), from 0 to classes - 1.
 
     Raises
     ------
     InputError
         If a file is missing, truncated or altered.
     """
+    pinned = read(directory).files
     try:
-        images, labels = (idx.decode(_read(directory / name)) for name in MNIST.splits[split])
+        images, labels = (
+            idx.decode(_read(directory / name, pinned[name])) for name in SPLITS[split]
+        )
     except InputError as error:
         raise InputError(f"{directory}: {error}; run the download stage again") from None
     return images, labels
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, pinned: Pinned) -> bytes:
     try:
         with path.open("rb") as stream:
-            data = stream.read(MNIST.files[path.name].size + 1)
+            data = stream.read(pinned.size + 1)
     except OSError as error:
         raise InputError(f"{path.name}: cannot be read ({error.strerror})") from None
-    check(path.name, data)
+    check(path.name, data, pinned)
     return data
-
-
-def train_val_split(
-    labels_count: int, val_size: int, train_size: int | None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Divide the training images into those trained on and those validated on.
-
-    Both are slices of one permutation with a fixed seed: the first `val_size` validate and the
-    next `train_size` train. So the validation images depend on `val_size` alone, and a smaller
-    training set is the beginning of a larger one.
-
-    Parameters
-    ----------
-    labels_count : int
-        How many training images there are.
-    val_size : int
-        How many to set aside for validation.
-    train_size : int or None
-        How many of the others to train on; None for all.
-
-    Returns
-    -------
-    train, val : numpy.ndarray
-        int64 indices, shapes (train_size,) and (val_size,), in the order of the permutation.
-
-    Raises
-    ------
-    InputError
-        If either would be empty or there are not enough images.
-    """
-    if not 1 <= val_size < labels_count:
-        raise InputError(f"val_size: got {val_size}, allowed: from 1 to {labels_count - 1}")
-    rest = labels_count - val_size
-    if train_size is not None and not 1 <= train_size <= rest:
-        raise InputError(
-            f"train_size: got {train_size}, allowed: null or from 1 to {rest} "
-            f"({labels_count} images less a val_size of {val_size})"
-        )
-    indices = np.arange(labels_count, dtype=np.int64)
-    order = np.random.default_rng(VALIDATION_SEED).permutation(indices)
-    return order[val_size:][:train_size], order[:val_size]

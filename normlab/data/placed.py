@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from normlab.data import datasets
 from normlab.data.datasets import Dataset, Pinned
 from normlab.errors import InputError
 
@@ -40,7 +41,8 @@ def find(folder: Path, dataset: Dataset) -> dict[str, bytes]:
     folder : Path
         Need not exist. `README` in it and `LEFT_BEHIND` anywhere are not looked at.
     dataset : Dataset
-        Says what its files are. The same file may be there twice, and files may be missing.
+        Says what its files are. The same file may be there twice, and files may be missing; those
+        of other registered data sets are passed over.
 
     Returns
     -------
@@ -53,12 +55,14 @@ def find(folder: Path, dataset: Dataset) -> dict[str, bytes]:
         If anything else is there: every such file, and what it is instead.
     """
     found: dict[str, bytes] = {}
+    others = [pinned for one in datasets.known().values() for pinned in one.files.values()]
     unused = []
     for path in _files(folder):
         try:
             pinned, data = read(path, dataset.files.values())
         except InputError as reason:
-            unused.append(f"{_printable(path)} ({reason})")
+            if not _is_one_of(path, others):
+                unused.append(f"{_printable(path)} ({reason})")
         else:
             found |= {name: data for name, one in dataset.files.items() if one == pinned}
     if unused:
@@ -69,6 +73,14 @@ def find(folder: Path, dataset: Dataset) -> dict[str, bytes]:
             "away what is something else"
         )
     return found
+
+
+def _is_one_of(path: Path, expected: Collection[Pinned]) -> bool:
+    try:
+        read(path, expected)
+    except InputError:
+        return False
+    return True
 
 
 def read(path: Path, expected: Collection[Pinned]) -> tuple[Pinned, bytes]:

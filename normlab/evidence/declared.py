@@ -10,11 +10,16 @@ from normlab.errors import InputError
 
 WORDS = {
     "test_accuracy": "test accuracy",
-    "early_val_accuracy": "validation accuracy over the first half of training",
-    "optimism": "accuracy",
+    "log_val_loss": "validation loss over all epochs",
     "parameters": "the parameters of a normalization layer",
 }
 """What a claim may speak of, and how a sentence calls it."""
+OF_TRIALS = tuple(quantity for quantity in WORDS if quantity != "parameters")
+"""Of these every trial has a value, to be tested; parameters are counted."""
+FACTORS = ("log_val_loss", "parameters")
+"""Of these an effect is a factor, of the others a difference."""
+STEPS = {"gn_groups": "{} groups", "l1_lambda": "λ = {}", "batch_size": "batches of {}"}
+"""How a sentence calls a level of what a trend goes over."""
 
 Word = Annotated[str, Field(min_length=1)]
 Value = str | int | float
@@ -40,7 +45,7 @@ class Claim(Strict):
     claim: Word = Field(description="a sentence")
     source: Word = Field(description="who claims it")
     study: Word = Field(description="a study, or main")
-    quantity: Literal["test_accuracy", "early_val_accuracy", "optimism", "parameters"] = Field(
+    quantity: Literal["test_accuracy", "log_val_loss", "parameters"] = Field(
         description=", ".join(WORDS)
     )
     subject: Word = Field(description="what is done to the quantity")
@@ -48,7 +53,7 @@ class Claim(Strict):
         description="trend, contrast, non-inferiority or ratio"
     )
     direction: Literal["higher", "lower"] = Field(description="higher or lower")
-    smallest_effect: float = Field(gt=0, description="a number above 0")
+    smallest_effect: float = Field(gt=0, description="a number above 0, a factor above 1")
     over: str | None = Field(default=None, description="for a trend: a column of the study's table")
     levels: list[Value] = Field(default=[], description="for a trend: values of it, in order")
     contrast: list[dict[str, Value]] = Field(
@@ -68,6 +73,8 @@ class File(Strict):
     """All of `studies/claims.yaml`."""
 
     reported: dict[str, float] = Field(description="accuracies by variant")
+    smallest_difference: float = Field(gt=0, description="a number above 0")
+    smallest_error_ratio: float = Field(gt=1, description="a number above 1")
     claims: dict[str, Claim] = Field(min_length=1, description="claims by name")
 
 
@@ -89,7 +96,7 @@ def load(path: Path) -> File:
     for name, claim in file.claims.items():
         trend, terms = claim.test == "trend", len(claim.contrast)
         for term in claim.contrast:
-            if not isinstance(term.get("weight"), int | float):
+            if not isinstance(term.get("weight"), int | float) or len(term) < 2:
                 got, allowed = f"{term}", Claim.model_fields["contrast"].description
                 raise InputError(f"{path}: {name}.contrast: got {got}, allowed: {allowed}")
         if (
@@ -100,6 +107,13 @@ def load(path: Path) -> File:
             got = f"over {claim.over}, {len(claim.levels)} levels and {terms} terms of contrast"
             allowed = "over, and perhaps levels" if trend else "contrast"
             raise InputError(f"{path}: {name}: got {got}, allowed: {allowed} for a {claim.test}")
+        speaks = ("parameters",) if claim.test == "ratio" else OF_TRIALS
+        if claim.quantity not in speaks:
+            got = f"{claim.quantity} for a {claim.test}"
+            raise InputError(f"{path}: {name}.quantity: got {got}, allowed: {' or '.join(speaks)}")
+        if claim.quantity in FACTORS and claim.smallest_effect <= 1:
+            least = f"{claim.smallest_effect:g}"
+            raise InputError(f"{path}: {name}.smallest_effect: got {least}, allowed: above 1")
         if claim.test == "ratio" and terms != 2:
             raise InputError(
                 f"{path}: {name}.contrast: got {terms} variants, allowed: 2 for a ratio"

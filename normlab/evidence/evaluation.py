@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +14,11 @@ from tqdm import tqdm
 
 from normlab import files
 from normlab.arms import Arm
-from normlab.data import augment
 from normlab.errors import InputError
 from normlab.network import engine, known_answer, networks, plans
-from normlab.training import cluster
+from normlab.network.architecture import REFERENCE, Architecture
+from normlab.training import chains, cluster
+from normlab.training.crew import Crew, Kind
 
 
 @dataclass(frozen=True)
@@ -25,14 +27,15 @@ class TrainedModel:
 
     arm: Arm
     norm_params: dict[str, Any]
-    """Of the variant's normalization."""
+    """Of the variant's normalization, and what else `networks.build` is told."""
     seed: int
     epoch: int
     weights: engine.Arrays
+    architecture: Architecture = REFERENCE
 
     def network(self) -> torch.nn.Sequential:
         """Build its network, with other weights."""
-        return networks.build(self.arm.variant, **self.norm_params)
+        return networks.build(self.arm.variant, self.architecture, **self.norm_params)
 
     @property
     def columns(self) -> dict[str, Any]:
@@ -41,7 +44,7 @@ class TrainedModel:
 
 
 class LabelledImages(NamedTuple):
-    """Images, (n, 28, 28) uint8, and their labels, (n,) uint8."""
+    """Images, (n, s, s) uint8, and their labels, (n,) uint8."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -58,17 +61,35 @@ class Scores(NamedTuple):
 
 
 def read_model(
-    path: Path, arm: Arm, norm_params: dict[str, Any], seed: int, epoch: int
+    path: Path,
+    arm: Arm,
+    norm_params: dict[str, Any],
+    architecture: Architecture,
+    trial: tuple[int, int, str],
 ) -> TrainedModel:
     """Read the weights of a trial after an epoch.
+
+    Parameters
+    ----------
+    path
+        Of the file.
+    arm, norm_params, architecture
+        Which network they are of.
+    trial
+        Seed, epoch, and the `engine.fingerprint` that training has recorded.
 
     Raises
     ------
     InputError
-        If the file cannot be read, or its weights are not those of the arm's network.
+        If the file cannot be read, its weights are not those of the arm's network, or have another
+        fingerprint.
     """
-    model = TrainedModel(arm, norm_params, seed, epoch, files.read_tensors(path))
+    seed, epoch, digest = trial
+    weights = files.read_tensors(path)
+    model = TrainedModel(arm, norm_params, seed, epoch, weights, architecture)
     check(model, str(path))
+    if (got := engine.fingerprint(model.weights)) != digest:
+        raise InputError(f"{path}: got weights {got}, allowed: {digest}, as the history has it")
     return model
 
 
@@ -103,12 +124,12 @@ def score(model: TrainedModel, test: LabelledImages) -> Scores:
     """
     torch.set_num_threads(1)
     network = model.network()
-    found = plans.plan(network, augment.SIDE)
+    found = plans.plan(network, model.architecture)
     if isinstance(found, plans.Plan):
-        known_answer.check()
+        known_answer.check(found)
         return Scores(*engine.measure(found, model.weights, *test))
     network.load_state_dict({n: torch.from_numpy(a.copy()) for n, a in model.weights.items()})
-    outputs = networks.logits(network, torch.from_numpy(test.images))
+    outputs = networks.logits(network, torch.from_numpy(test.images), of=model.architecture)
     labels = torch.from_numpy(test.labels).long()
     return Scores(*networks.loss_and_accuracy(outputs, labels), outputs.softmax(1).numpy())
 
@@ -117,11 +138,26 @@ def score_all(models: Sequence[TrainedModel], test: LabelledImages) -> list[Scor
     """Apply all models to images, on the cluster; scores come in the order of the models."""
     scored: dict[int, Scores] = {}
     tasks = [(score, model, 1) for model in models]
+    names = [f"{m.arm.name} seed {m.seed} epoch {m.epoch}" for m in models]
+    distinct = {(m.arm.variant, str(m.norm_params)): m for m in models}.values()
     with cluster.connect(len(models)) as client, tqdm(total=len(models), unit="model") as bar:
-        for which, scores in cluster.run_chains(client, tasks, test):
+        workers = Crew(client, partial(_kind, [(m.network(), m.architecture) for m in distinct]))
+        for which, scores in chains.run_chains(client, tasks, test, workers, names):
             scored[which] = scores
             bar.update()
     return [scored[which] for which in range(len(models))]
+
+
+def _kind(model_networks: Sequence[tuple[torch.nn.Sequential, Architecture]]) -> Kind:
+    """Say what applies the networks on the machine this runs on."""
+    found = [plans.plan(*one) for one in model_networks]
+    arithmetic = [
+        f"engine {known_answer.check(plan)}"
+        if isinstance(plan, plans.Plan)
+        else f"PyTorch {torch.__version__}"
+        for plan in found
+    ]
+    return Kind(tuple(dict.fromkeys(arithmetic)))
 
 
 def count_parameters(model: TrainedModel) -> int:

@@ -1,291 +1,279 @@
-"""What the seeds of a study can show: intervals, tests, and the price of asking many questions.
+"""What the seeds of a study can show: contrasts of arms, their intervals and their tests.
 
-Numbers in, numbers out. All arms of a study run the same seeds, so differences are paired by seed.
+Numbers in, numbers out. Each arm has seeds of its own, as many as it likes.
 
 Sums are exact, of data or of whole numbers in their place, so that they depend neither on an order
 nor on the processor, NumPy or libm. Random numbers are whole ones, whose streams NumPy has kept.
+What these intervals and tests give on simulated data is in `docs/statistics.md`.
 """
 
 import math
-from statistics import mean
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from functools import cache
+from itertools import combinations
+from statistics import mean, variance
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from scipy import stats
-from scipy.special import ndtr, stdtrit
-from statsmodels.stats.multitest import multipletests
 
-from normlab.evidence.intervals import UPPER, Interval, finite, sign_flip_floor
+# scipy.stats' own functions of these are slow. Their last digits may differ between versions and
+# processors: an error of 1e-13 at most, where tables keep six digits.
+from scipy.special import stdtr, stdtrit
 
-TIE = 2.0**-30  # relative to the data: means and sums no further apart than this are equal
-STEPS = 2.0**40  # of the data in whole numbers: sums of 8,192 are exact in float64, in any order
-FLIPS = 2**16  # every flip of up to 16 signs
+from normlab.evidence.intervals import finite
+
+Floats = npt.NDArray[np.float64]
+
+STEPS = 2.0**36
+"""Of the data in whole numbers: sums of up to 256 seeds, weighted by as many, are exact."""
+ALL_WAYS = 200_000
+"""To share trials out: those of ten seeds and ten. More are drawn at random."""
+DRAWS = 99_999
+MOST_SEEDS = 100_000
+
+
+class Arm(NamedTuple):
+    """What an arm adds to a contrast: weight² times its variance, known from so many seeds."""
+
+    spread: float
+    seeds: int
+
+
+class Contrast(NamedTuple):
+    """A weighted sum of arms' means."""
+
+    effect: float
+    arms: tuple[Arm, ...]
+
+    @property
+    def error(self) -> float:
+        """Standard error of the effect."""
+        return math.sqrt(math.fsum(arm.spread / arm.seeds for arm in self.arms))
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of that error (Welch 1947); infinite where nothing spreads."""
+        parts = [(arm.spread / arm.seeds, arm.seeds - 1) for arm in self.arms]
+        total = math.fsum(part for part, _ in parts)
+        squares = math.fsum(part**2 / freedom for part, freedom in parts)
+        return total**2 / squares if squares else math.inf
+
+
+class P(NamedTuple):
+    """A p-value, and its standard error where ways were drawn at random, else 0."""
+
+    value: float
+    error: float
 
 
 class Trend(NamedTuple):
     """The p-value of a trend, and whether it rises or falls over the arms."""
 
-    p: float
+    p: P
     rising: bool
 
 
-def paired_interval(differences: npt.ArrayLike, resamples: int = 10_000, *, seed: int) -> Interval:
-    """Mean paired difference with its 95 % bootstrap interval over seeds.
+def contrast(arms: Sequence[npt.ArrayLike], weights: Sequence[float]) -> Contrast:
+    """Sum up arms' means, each times its weight.
 
     Parameters
     ----------
-    differences
-        float (seeds,), in any unit: one difference of two arms per seed.
-    resamples
-        How many times seeds are drawn anew.
+    arms
+        Of each, float (seeds,), in any unit: a value per seed.
+    weights
+        One per arm; those of a difference are 1 and -1.
+
+    Raises
+    ------
+    ValueError
+        If there is no arm, or one has fewer than two seeds, is not one-dimensional or not finite.
+    """
+    values = _arms(arms, least=1)
+    return Contrast(
+        math.fsum(w * mean(x.tolist()) for x, w in zip(values, weights, strict=True)),
+        tuple(
+            Arm(w**2 * variance(x.tolist()), x.size) for x, w in zip(values, weights, strict=True)
+        ),
+    )
+
+
+def interval(found: Contrast, level: float) -> tuple[float, float]:
+    """Give the ends of a contrast's interval at a level of confidence, such as 0.95.
+
+    Student's t with Welch's degrees of freedom. At 1 - 0.05 / m, m such intervals all hold their
+    effects with 95 % (Bonferroni), however they depend on each other. An interval has no width
+    where no arm's values spread.
+
+    References
+    ----------
+    Welch 1947, "The generalization of 'Student's' problem when several different population
+    variances are involved", Biometrika 34(1/2), 28-35. Satterthwaite 1946, "An approximate
+    distribution of estimates of variance components", Biometrics Bulletin 2(6), 110-114.
+    """
+    half = _half_width(found, level)
+    return found.effect - half, found.effect + half
+
+
+def welch_test(found: Contrast, null: float = 0.0) -> float:
+    """Give the two-sided p of a contrast's effect being `null`: 0.05 where `interval` at 0.95 ends.
+
+    Where no arm's values spread it is 1 if the effect is just that, and else 0.
+    """
+    if found.error == 0:
+        return float(found.effect == null)
+    return float(2 * stdtr(found.freedom, -abs(found.effect - null) / found.error))
+
+
+def seeds_needed(found: Contrast, half_width: float, level: float) -> int | None:
+    """Say how many seeds an arm make an interval reach less than this to either side.
+
+    If the arms' values go on to spread as they do now. None where 100,000 would not do.
+    """
+
+    def settles(seeds: int) -> bool:
+        arms = tuple(Arm(arm.spread, seeds) for arm in found.arms)
+        return _half_width(found._replace(arms=arms), level) < half_width
+
+    if not settles(MOST_SEEDS):
+        return None
+    low, high = 1, MOST_SEEDS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if settles(middle) else (middle, high)
+    return high
+
+
+def permutation_test(ours: npt.ArrayLike, theirs: npt.ArrayLike, *, seed: int = 0) -> P:
+    """Two-sided permutation test of the difference of two arms' means.
+
+    Parameters
+    ----------
+    ours, theirs
+        float (seeds,), in any unit; the arms' numbers of seeds may differ.
     seed
         Of the drawing: the same input gives the same output, bit for bit.
 
     Returns
     -------
-    Interval
-        In the unit of `differences`. It has no width where all differences are equal, and never
-        leaves their range.
+    P
+        The share of the ways to share all trials out to arms of these sizes that give means at
+        least as far apart, the data's own included. All ways are tried up to 200,000; of more,
+        99,999 are drawn, and p is (1 + those as extreme) / 100,000, which is never too small
+        (Phipson and Smyth 2010).
 
     Raises
     ------
     ValueError
-        If `differences` is not one-dimensional, has fewer than two seeds or is not finite, or
-        `resamples` is below 100.
+        If an arm has fewer than two seeds, is not one-dimensional or not finite.
 
     Notes
     -----
-    The interval is bias-corrected and accelerated (BCa, Efron 1987), which lets its two ends differ
-    in distance from the mean as the data are skewed. The mean of n resampled seeds spreads
-    sqrt((n-1)/n) too little and has Normal tails where Student's are due, so each tail is taken at
-    Phi(-sqrt(n/(n-1)) t) instead of 0.025, with t the 0.975 quantile of n - 1 degrees of freedom:
-    the expanded level that Hesterberg 2015 gives for percentile intervals.
-
-    Its coverage on simulated data, and that of Student's t, is in `docs/statistics.md`: few seeds
-    leave it too narrow, even so.
+    Exact if trials could be exchanged between the arms, that is, if the normalization does nothing
+    to the distribution (Fisher 1935). Accuracies come in steps, so distinct ways often have equal
+    means, and 0.9931 - 0.9924 is not quite 0.9932 - 0.9925; means that differ by less than a
+    ten-billionth or so of the data's range count as equal.
 
     References
     ----------
-    Efron 1987, "Better bootstrap confidence intervals", Journal of the American Statistical
-    Association 82(397), 171-185. Hesterberg 2015, "What teachers should know about the bootstrap",
-    American Statistician 69(4), 371-386.
+    Fisher 1935, "The design of experiments", section 21. Phipson and Smyth 2010, "Permutation
+    p-values should never be zero", Statistical Applications in Genetics and Molecular Biology 9(1),
+    article 39.
     """
-    x = finite(differences, "differences", dimensions=1)
-    if x.size < 2:
-        raise ValueError(f"differences: got {x.size} seed, allowed: 2 or more")
-    if resamples < 100:
-        raise ValueError(f"resamples: got {resamples}, allowed: 100 or more")
-    centre, lowest, spread = mean(x.tolist()), x.min(), np.ptp(x)
-    if spread == 0:
-        return Interval(centre, centre, centre)
-    widening = math.sqrt(x.size / (x.size - 1))
-    tail = float(ndtr(-widening * stdtrit(x.size - 1, UPPER)))
-    low, high = stats.bootstrap(
-        (np.rint(STEPS * ((x - lowest) / spread)),),
-        # In ties: BCa counts the resampled means that equal the mean, a reader asks if an end is 0.
-        lambda values, axis: np.rint(values.sum(axis=axis) / (values.shape[axis] * STEPS * TIE)),
-        n_resamples=resamples,
-        confidence_level=1 - 2 * max(tail, TIE),  # of two seeds 1, where BCa is not defined
-        method="BCa",
-        vectorized=True,
-        rng=seed,
-    ).confidence_interval
-    # The means are the same on any machine. What SciPy's Normal and t quantiles are off by, 1e-13
-    # at most, moves the ends along a line from one mean to the next: by 1e-9 of their distance.
-    return Interval(
-        centre, float(lowest + spread * (TIE * low)), float(lowest + spread * (TIE * high))
-    )
+    a, b = _arms([ours, theirs], least=2)
+    values, size = _whole(np.concatenate([a, b])), a.size
+    ways = math.comb(values.size, size)
+    if ways <= ALL_WAYS:
+        sums = values[_ways(values.size, size)].sum(axis=1)
+    else:
+        sums = _shuffled(values, DRAWS, seed)[:, :size].sum(axis=1)
+    # Times both numbers of seeds, the difference of means is a whole number.
+    apart = np.abs(values.size * sums - size * values.sum())
+    least = abs(values.size * values[:size].sum() - size * values.sum())
+    extreme = int((apart >= least - values.size**2).sum())
+    if ways <= ALL_WAYS:
+        return P(extreme / ways, 0.0)
+    return _drawn(extreme, DRAWS)
 
 
-def sign_flip_test(differences: npt.ArrayLike) -> float:
-    """Two-sided sign-flip test of paired differences: a permutation test of their mean.
+def trend_test(arms: Sequence[npt.ArrayLike], draws: int = DRAWS, *, seed: int = 0) -> Trend:
+    """Two-sided permutation test for a trend over ordered arms: Cuzick's.
 
     Parameters
     ----------
-    differences
-        float (seeds,), in any unit: one difference of two arms per seed.
-
-    Returns
-    -------
-    float
-        The share of the 2**n ways to flip the signs of n differences that give a mean at least as
-        far from 0, the data's own included: `sign_flip_floor` or more. Above 16 seeds it is
-        estimated from 65,536 random flips, the same in every call.
-
-    Raises
-    ------
-    ValueError
-        If `differences` is empty, not one-dimensional or not finite.
-
-    Notes
-    -----
-    Exact if the differences are symmetric about 0 under the null hypothesis, as they are where the
-    labels of the two arms could be exchanged within a seed (Fisher 1935). Accuracies come in
-    steps, so distinct flips often have equal means, and 0.9931 - 0.9924 is not quite
-    0.9932 - 0.9925; means that differ by less than a billionth of the largest absolute difference
-    count as equal.
-
-    References
-    ----------
-    Fisher 1935, "The design of experiments", section 21. Phipson and Smyth 2010 (see `trend_test`)
-    for the random flips.
-    """
-    x = finite(differences, "differences", dimensions=1)
-    if x.size == 1:
-        return sign_flip_floor(1)
-    largest = np.abs(x).max()
-    if largest == 0:
-        return 1.0
-    whole = np.rint(STEPS * (x / largest))
-    least = abs(whole.sum()) - x.size * STEPS * TIE
-
-    def as_extreme(flipped: npt.NDArray[np.float64], axis: int) -> Any:
-        return (np.abs(flipped.sum(axis=axis)) >= least).astype(np.float64)
-
-    test = stats.permutation_test(
-        (whole,),
-        as_extreme,
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=FLIPS,
-        vectorized=True,
-        rng=0,
-    )
-    return float(test.pvalue)
-
-
-def trend_test(values: npt.ArrayLike, resamples: int = 10_000, *, seed: int) -> Trend:
-    """Two-sided permutation test for a trend over ordered arms: Page's L.
-
-    Parameters
-    ----------
-    values
-        float (seeds, arms), in any unit, arms in their order.
-    resamples
-        How many times the arms are permuted within each seed.
+    arms
+        Of each arm in their order, float (seeds,), in any unit.
+    draws
+        How many permutations of all trials are drawn.
     seed
         Of the permutations: the same input gives the same output, bit for bit.
 
     Returns
     -------
     Trend
-        p from 2 / (1 + resamples) to 1. Ranks decide which way the trend goes, so that it can rise
-        where `fitted_change` falls: when values climb step by step and collapse at the end.
+        p from 2 / (1 + draws) to 1. Ranks decide which way the trend goes, so that it can rise
+        where the ends fall: when values climb arm by arm and collapse at the last.
 
     Raises
     ------
     ValueError
-        If `values` is empty, not two-dimensional or not finite, has fewer than two arms, or
-        `resamples` is below 1.
+        If there are fewer than two arms, one has fewer than two seeds, is not one-dimensional or
+        not finite, or `draws` is below 1.
 
     Notes
     -----
-    L is the sum over arms of position times rank sum, ranks being taken within each seed, so
-    that whatever shifts all of a seed's values has no effect (Page 1963). Equal values share their
-    mean rank, in the data as in the permutations. A one-sided p is (1 + the permutations at least
-    as extreme) / (1 + all permutations), which is never too small (Phipson and Smyth 2010); p is
-    twice the smaller of the two. `scipy.stats.page_trend_test` is one-sided, and its null
-    distribution knows no ties. 10,000 resamples of (10, 6) take 20 ms.
+    The statistic is the sum over trials of the arm's position times the trial's rank among all
+    (Cuzick 1985). Equal values share their mean rank, in the data as in the permutations. A
+    one-sided p is (1 + the permutations at least as extreme) / (1 + draws); p is twice the smaller.
 
     References
     ----------
-    Page 1963, "Ordered hypotheses for multiple treatments: a significance test for linear ranks",
-    Journal of the American Statistical Association 58(301), 216-230. Phipson and Smyth 2010,
-    "Permutation p-values should never be zero", Statistical Applications in Genetics and Molecular
-    Biology 9(1), article 39.
+    Cuzick 1985, "A Wilcoxon-type test for trend", Statistics in Medicine 4(1), 87-90.
     """
-    data = _arms(values)
-    if resamples < 1:
-        raise ValueError(f"resamples: got {resamples}, allowed: 1 or more")
-    ranks = 2 * stats.rankdata(data, axis=1)  # whole numbers: sums are exact, ties too
-    positions = np.arange(1, data.shape[1] + 1)
-    observed = (ranks @ positions).sum()
-    generator = np.random.default_rng(seed)
-    permuted = generator.permuted(np.broadcast_to(ranks, (resamples, *ranks.shape)), axis=2)
-    drawn = permuted.sum(axis=1) @ positions
+    values = _arms(arms, least=2)
+    if draws < 1:
+        raise ValueError(f"draws: got {draws}, allowed: 1 or more")
+    ranks = 2 * stats.rankdata(_whole(np.concatenate(values)))  # whole numbers: sums are exact
+    positions = np.repeat(np.arange(len(values), dtype=np.float64), [x.size for x in values])
+    drawn, observed = _shuffled(ranks, draws, seed) @ positions, ranks @ positions
     above, below = int((drawn >= observed).sum()), int((drawn <= observed).sum())
-    p = min(1.0, 2 * (1 + min(above, below)) / (1 + resamples))
+    one_sided = _drawn(min(above, below), draws)
+    p = P(min(1.0, 2 * one_sided.value), 2 * one_sided.error)
     return Trend(p, rising=above < below)
 
 
-def fitted_change(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Change from the first to the last arm, by each seed's least-squares line.
-
-    Parameters
-    ----------
-    values
-        float (seeds, arms), in any unit, arms in their order. The line is over their
-        positions 0, 1, ..., whatever their spacing.
-
-    Returns
-    -------
-    numpy.ndarray
-        float64 (seeds,), in the unit of `values`.
-
-    Raises
-    ------
-    ValueError
-        If `values` is empty, not two-dimensional or not finite, or has fewer than two arms.
-    """
-    data = _arms(values)
-    last = data.shape[1] - 1
-    centred = 2 * np.arange(last + 1) - last  # twice the distance from the middle: whole numbers
-    factor = 2 * last / int((centred**2).sum())
-    return np.array([factor * math.fsum(row) for row in data * centred])
+def _half_width(found: Contrast, level: float) -> float:
+    return float(stdtrit(found.freedom, (1 + level) / 2)) * found.error
 
 
-def holm(p_values: npt.ArrayLike) -> list[float]:
-    """Adjust the p-values of a family of tests so that any false finding is rare (Holm 1979).
-
-    Parameters
-    ----------
-    p_values
-        float (tests,), each from 0 to 1.
-
-    Returns
-    -------
-    list of float
-        Adjusted p-values in the same order; empty for an empty family. To call those at most 0.05
-        findings is to err with probability at most 0.05 in the whole family, however the tests
-        depend on each other.
-
-    Raises
-    ------
-    ValueError
-        If `p_values` is not one-dimensional or any is not from 0 to 1.
-
-    References
-    ----------
-    Holm 1979, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
-    Statistics 6(2), 65-70.
-    """
-    if np.shape(p_values) == (0,):
-        return []
-    p = finite(p_values, "p_values", dimensions=1)
-    if p.min() < 0 or p.max() > 1:
-        raise ValueError(f"p_values: got {p.min()} to {p.max()}, allowed: 0 to 1")
-    return [float(adjusted) for adjusted in multipletests(p, method="holm")[1]]
+@cache
+def _ways(count: int, size: int) -> npt.NDArray[np.int64]:
+    """Give all ways to choose so many of `count`; many claims compare arms of the same sizes."""
+    return np.array(list(combinations(range(count), size)))
 
 
-def smallest_p(seeds: int, tests: int) -> float:
-    """Give the smallest Holm-adjusted p of two-sided sign-flip tests over n paired seeds.
-
-    For the smallest p of the family: min(1, tests * 2 / 2**n). Thirteen tests of nine seeds stop
-    at 0.0508, and no difference, however large, can be shown at 0.05; that takes ten.
-
-    Raises
-    ------
-    ValueError
-        If `seeds` or `tests` is below 1.
-    """
-    if tests < 1:
-        raise ValueError(f"tests: got {tests}, allowed: 1 or more")
-    return min(1.0, tests * sign_flip_floor(seeds))
+def _shuffled(values: Floats, draws: int, seed: int) -> Floats:
+    generator = np.random.default_rng(seed)
+    return generator.permuted(np.broadcast_to(values, (draws, values.size)), axis=1)
 
 
-def _arms(values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    data = finite(values, "values", dimensions=2)
-    if data.shape[1] < 2:
-        raise ValueError(f"values: got {data.shape[1]} arm, allowed: 2 or more")
-    return data
+def _drawn(extreme: int, draws: int) -> P:
+    p = (1 + extreme) / (1 + draws)
+    return P(p, math.sqrt(p * (1 - p) / draws))
+
+
+def _whole(values: Floats) -> Floats:
+    """Write values as whole numbers from 0 to STEPS, in proportion."""
+    spread = np.ptp(values)
+    return np.rint(STEPS * ((values - values.min()) / spread)) if spread else 0 * values
+
+
+def _arms(arms: Sequence[npt.ArrayLike], least: int) -> list[Floats]:
+    if len(arms) < least:
+        raise ValueError(f"arms: got {len(arms)}, allowed: {least} or more")
+    values = [finite(arm, "arms", dimensions=1) for arm in arms]
+    for arm in values:
+        if arm.size < 2:
+            raise ValueError(f"arms: got one of {arm.size} seed, allowed: 2 or more")
+    return values

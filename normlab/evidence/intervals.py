@@ -43,12 +43,19 @@ class Interval(NamedTuple):
     high: float
 
 
-class Variance(NamedTuple):
-    """What seeds, images and the noise of a seed on an image each add to a variance; a sum."""
+class MeanSquares(NamedTuple):
+    """Of a table of seeds by images: between seeds, between images, and of what both leave."""
 
     seeds: Fraction
     images: Fraction
     rest: Fraction
+
+
+class Part(NamedTuple):
+    """An independent part of an estimated variance, with the degrees of freedom it is known by."""
+
+    variance: Fraction
+    freedom: int
 
 
 def mean_interval(values: npt.ArrayLike) -> Summary:
@@ -80,111 +87,143 @@ def mean_interval(values: npt.ArrayLike) -> Summary:
     return Summary(centre, std, centre - half, centre + half)
 
 
-def pigeonhole_bootstrap(differences: npt.ArrayLike) -> Interval:
-    """Accuracy difference of two variants with its 95 % interval over seeds and test images.
+def accuracy_interval(correct: npt.ArrayLike) -> Summary:
+    """Accuracy of an arm with its 95 % interval over seeds and images.
 
     Parameters
     ----------
-    differences
-        int8 or float (seeds, images): correct_A - correct_B (so -1, 0 or 1) of the two trials with
-        seed s on test image i.
+    correct
+        bool (seeds, images): whether the trial with seed s is right about image i.
+
+    Returns
+    -------
+    Summary
+        The mean and the standard deviation of the seeds' accuracies, and the interval of the
+        accuracy expected over all seeds and all images of which these are a sample. With one seed
+        all but the mean are None: one run says nothing of the next.
+
+    Raises
+    ------
+    ValueError
+        If `correct` is not two-dimensional, has no seed, fewer than two images or other values
+        than 0 and 1.
+
+    Notes
+    -----
+    Seeds and images are random effects, crossed: y = mean + seed + image + rest. The variance of
+    the mean is (MS_seeds + MS_images - MS_rest) / (seeds * images), where what images add is not
+    less than nothing, so that the interval is never narrower than Student's over seeds. It is
+    mean ± t · SD with the degrees of freedom of Satterthwaite 1946. Its coverage on simulated data
+    is in `docs/statistics.md`.
+
+    References
+    ----------
+    Searle, Casella and McCulloch 1992, "Variance components", chapter 4. Satterthwaite 1946, "An
+    approximate distribution of estimates of variance components", Biometrics Bulletin 2(6).
+    """
+    data = _right(correct, "correct")
+    seeds, images = data.shape
+    centre = Fraction(int(data.sum()), data.size)
+    if seeds == 1:
+        return Summary(float(centre), None, None, None)
+    found = mean_squares(data)
+    rest = -found.rest, (seeds - 1) * (images - 1)
+    of_images = [Part(found.images, images - 1), Part(*rest)]
+    low, high = _ends(centre, [Part(found.seeds, seeds - 1)], of_images, data.size)
+    return Summary(float(centre), stdev((data.sum(axis=1) / images).tolist()), low, high)
+
+
+def difference_interval(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Interval:
+    """Accuracy difference of two arms with its 95 % interval over seeds and images.
+
+    Parameters
+    ----------
+    ours, theirs
+        bool (seeds, images), each arm's as for `accuracy_interval`: the same images, seeds of
+        their own.
 
     Returns
     -------
     Interval
         Of the difference expected over all seeds and all images of which these are a sample. A
-        single seed cannot speak for others: then images alone are resampled, and the interval is
-        of that seed's difference.
+        single seed cannot speak for others: where an arm has no more, the interval is over images
+        alone, and of the difference of these trials.
 
     Raises
     ------
     ValueError
-        If `differences` is empty, not two-dimensional or not finite.
+        As `accuracy_interval`, and if the numbers of images differ.
 
     Notes
     -----
-    Seeds and images are drawn with replacement, independently (Owen 2007), infinitely often: only
-    the variance of the resampled means is needed, and `resampled_variance` gives it without drawing
-    any. Their percentiles cannot be trusted with so few seeds: n resampled seeds spread
-    sqrt((n-1)/n) too little, and a spread estimated from n values calls for Student's t. So the
-    variance that seeds hold is first multiplied by n/(n-1), which is to move the seed means apart
-    by sqrt(n/(n-1)), and the interval is mean ± t · SD of the resampled means (the "t
-    interval with bootstrap standard error" of Hesterberg 2015), with (n-1) / share² degrees of
-    freedom where the seeds hold that share of the variance (Satterthwaite 1946). Where seeds are
-    all the noise this is the t interval of `mean_interval`; where images are, the Normal one. The
-    noise of a seed on an image is counted nearly three times over, as resampling both ways must,
-    which leaves the interval cautious.
-
-    Its coverage on simulated data is in `docs/statistics.md`.
-
-    References
-    ----------
-    Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 386-411.
-    Hesterberg 2015, "What teachers should know about the bootstrap", American Statistician 69(4).
-    Satterthwaite 1946, "An approximate distribution of estimates of variance components",
-    Biometrics Bulletin 2(6). Bouthillier et al. 2021, "Accounting for variance in machine learning
-    benchmarks", arXiv 2103.03098.
+    Images are common to both arms, seeds are not. So each arm's seeds add their mean square to
+    the variance, as in `accuracy_interval`, and images what the image-wise differences spread
+    beyond what each arm's own rest explains, again not less than nothing.
     """
-    data = finite(differences, "differences", dimensions=2)
-    seeds = len(data)
-    drawn = resampled_variance(data)
-    of_seeds = drawn.seeds * Fraction(seeds, seeds - 1) if seeds > 1 else Fraction(0)
-    variance = of_seeds + drawn.images + drawn.rest
-    share = float(of_seeds / variance) if variance > 0 else 0.0
-    freedom = (seeds - 1) / share / share if share > 0 else math.inf
-    half = float(stdtrit(freedom, UPPER)) * math.sqrt(variance)
-    centre = mean(data.ravel().tolist())
-    return Interval(centre, centre - half, centre + half)
+    a, b = _right(ours, "ours"), _right(theirs, "theirs")
+    images = a.shape[1]
+    if b.shape[1] != images:
+        raise ValueError(f"theirs: got {b.shape[1]} images, allowed: {images}, as ours")
+    centre = Fraction(int(a.sum()), a.size) - Fraction(int(b.sum()), b.size)
+    # Each image's difference, times both numbers of seeds.
+    whole = len(b) * a.sum(axis=0) - len(a) * b.sum(axis=0)
+    spread = Fraction(
+        images * int((whole**2).sum()) - int(whole.sum()) ** 2,
+        images * (images - 1) * (len(a) * len(b)) ** 2,
+    )
+    of_images, of_seeds = [Part(spread, images - 1)], []
+    for arm in (a, b) if min(len(a), len(b)) > 1 else ():
+        found, seeds = mean_squares(arm), len(arm)
+        of_seeds.append(Part(found.seeds / seeds, seeds - 1))
+        of_images.append(Part(-found.rest / seeds, (seeds - 1) * (images - 1)))
+    return Interval(float(centre), *_ends(centre, of_seeds, of_images, images))
 
 
-def resampled_variance(values: npt.ArrayLike) -> Variance:
-    """Variance of the mean when rows and columns are both drawn with replacement.
+def mean_squares(table: npt.NDArray[np.int64]) -> MeanSquares:
+    """Mean squares of a two-way table without replication; exact.
 
     Parameters
     ----------
-    values
-        float (seeds, images).
-
-    Returns
-    -------
-    Variance
-        Exact, in the unit of `values`, squared. The variance is the sum of the three.
-
-    Raises
-    ------
-    ValueError
-        If `values` is empty, not two-dimensional or not finite.
-
-    Notes
-    -----
-    Row r is drawn N_r times and column c M_c times, multinomial and independent, so that
-    E[N_r N_s] = 1 - 1/R + [r = s] for R rows, and alike for C columns. Summing the mean's square
-    over all pairs of cells leaves V_rows / R + V_columns / C + V_rest / (R C), with V the mean
-    squares (divisor: the number of terms) of row means, of column means and of what the two leave,
-    each around the mean (Owen 2007). (20, 10000) take 0.2 s.
-
-    References
-    ----------
-    Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1(2), 386-411.
+    table
+        int64 (seeds, images), at least two of each.
     """
-    data = finite(values, "values", dimensions=2)
-    rows, columns = data.shape
-    # Floats are whole numbers over powers of two, of which the largest is common to all.
-    ratios = [value.as_integer_ratio() for value in data.ravel().tolist()]
-    unit = max(denominator for _, denominator in ratios)
-    whole = [numerator * (unit // denominator) for numerator, denominator in ratios]
-    table = np.array(whole, dtype=object).reshape(data.shape)
-    total = sum(whole)
-    # Each V times (R C unit) squared.
-    of_rows = rows * sum(n * n for n in table.sum(axis=1)) - total**2
-    of_columns = columns * sum(n * n for n in table.sum(axis=0)) - total**2
-    rest = data.size * sum(n * n for n in whole) - total**2 - of_rows - of_columns
-    scale = (data.size * unit) ** 2
-    return Variance(
-        Fraction(of_rows, rows * scale),
-        Fraction(of_columns, columns * scale),
-        Fraction(rest, data.size * scale),
+    rows, columns = table.shape
+    total = int(table.sum()) ** 2
+    # Sums of squares, times the number of cells.
+    of_rows = rows * int((table.sum(axis=1) ** 2).sum()) - total
+    of_columns = columns * int((table.sum(axis=0) ** 2).sum()) - total
+    rest = table.size * int((table**2).sum()) - total - of_rows - of_columns
+    return MeanSquares(
+        Fraction(of_rows, (rows - 1) * table.size),
+        Fraction(of_columns, (columns - 1) * table.size),
+        Fraction(rest, (rows - 1) * (columns - 1) * table.size),
     )
+
+
+def _ends(
+    centre: Fraction, of_seeds: list[Part], of_images: list[Part], count: int
+) -> tuple[float, float]:
+    """Place the ends of an interval, its variance being all parts' over a count.
+
+    Those of images are left out where their sum is below nothing.
+    """
+    added = sum(part.variance for part in of_images) > 0
+    parts = [*of_seeds, *(of_images if added else [])]
+    total = sum(part.variance for part in parts)
+    squares = sum(part.variance**2 / part.freedom for part in parts)
+    freedom = float(total**2 / squares) if squares else math.inf
+    half = float(stdtrit(freedom, UPPER)) * math.sqrt(total / count)
+    return float(centre) - half, float(centre) + half
+
+
+def _right(values: npt.ArrayLike, name: str) -> npt.NDArray[np.int64]:
+    array = np.asarray(values)
+    if array.ndim != 2 or len(array) < 1 or array.shape[1] < 2:
+        allowed = "(seeds, images), a seed and two images or more"
+        raise ValueError(f"{name}: got shape {array.shape}, allowed: {allowed}")
+    if not np.isin(array, (0, 1)).all():
+        raise ValueError(f"{name}: got other values than 0 and 1, allowed: these")
+    return array.astype(np.int64)
 
 
 def verdict(low: float, high: float) -> Verdict:
@@ -204,20 +243,21 @@ def verdict(low: float, high: float) -> Verdict:
     return "no difference shown"
 
 
-def sign_flip_floor(seeds: int) -> float:
-    """Give the smallest p a two-sided sign-flip test over n paired seeds can reach: 2 / 2**n.
+def permutation_floor(ours: int, theirs: int) -> float:
+    """Give the smallest p a two-sided permutation test of two arms' seeds can reach.
 
-    Of the 2**n ways to flip the signs of n differences, two are at least as extreme as the data
-    where all signs agree. Three seeds stop at 0.25; below 0.05 takes six.
+    Of the C(n + m, n) ways to share n + m trials out to arms of n and m, the data's own is at least
+    as extreme as the data, and with n = m its mirror image too. Three seeds against three stop at
+    0.1; below 0.05 takes four.
 
     Raises
     ------
     ValueError
-        If `seeds` is below 1.
+        If either is below 1.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds: got {seeds}, allowed: 1 or more")
-    return 2.0 ** (1 - seeds)
+    if min(ours, theirs) < 1:
+        raise ValueError(f"seeds: got {min(ours, theirs)}, allowed: 1 or more")
+    return (1 + (ours == theirs)) / math.comb(ours + theirs, ours)
 
 
 def finite(values: npt.ArrayLike, name: str, dimensions: int) -> npt.NDArray[np.float64]:

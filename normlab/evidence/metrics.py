@@ -1,4 +1,4 @@
-"""Measures of predictions: calibration, confusion, how soon they are good enough."""
+"""Measures of predictions: calibration, confusion, how soon they are good enough and how fast."""
 
 import math
 
@@ -87,20 +87,38 @@ def confusion_matrix(
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes).astype(np.int64)
 
 
-def first_epoch_reaching(values: npt.ArrayLike, threshold: float) -> int | None:
-    """Find the first epoch, counted from 1, whose value is at least `threshold`.
+def epochs_to_reach(values: npt.ArrayLike, threshold: float) -> float:
+    """Find how many epochs it takes until a value is at least `threshold`.
 
     Parameters
     ----------
     values
-        float (epochs,), such as validation accuracies.
+        float (epochs,), such as validation accuracies after each epoch.
     threshold
         In the unit of `values`.
 
     Returns
     -------
-    int or None
-        None where no epoch reaches it.
+    float
+        Between two epochs, where a straight line from one value to the next gets there. At least 1:
+        nothing is known of the time before the first epoch's end. NaN where it is never reached.
     """
-    reached = np.flatnonzero(np.asarray(values) >= threshold)
-    return int(reached[0]) + 1 if reached.size else None
+    x = finite(values, "values", dimensions=1)
+    reached = np.flatnonzero(x >= threshold)
+    if not reached.size:
+        return math.nan
+    after = int(reached[0])
+    if after == 0:
+        return 1.0
+    return after + float((threshold - x[after - 1]) / (x[after] - x[after - 1]))
+
+
+def mean_log(values: npt.ArrayLike) -> float:
+    """Mean of the natural logarithms of a loss, float (epochs,) above 0: how fast it falls.
+
+    An epoch that halves the loss counts the same early and late, so no threshold has to be chosen.
+    """
+    x = finite(values, "values", dimensions=1)
+    if x.min() <= 0:
+        raise ValueError(f"values: got {x.min()}, allowed: above 0")
+    return math.fsum(map(math.log, x.tolist())) / x.size

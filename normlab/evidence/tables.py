@@ -4,26 +4,21 @@ Everything that figures, page and claims show is computed here or in what this c
 """
 
 import itertools
-import math
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from normlab.arms import Arm
-from normlab.evidence import evaluation, intervals, metrics
+from normlab.evidence import evaluation, metrics
 from normlab.evidence.evaluation import LabelledImages, Scores, TrainedModel
 from normlab.network import networks
 
-TARGET_ACCURACY = 0.98
 # Exponents of ten in quarters: from what is as good as zero to beyond 1.
 EDGES = [quarters / 4 for quarters in range(-32, 5)]
-
-OF_PAIRS = "study variant other label other_label images seeds difference low high min_p verdict"
-"""Columns of the table of comparisons."""
+TARGET_ACCURACY = 0.99
 
 
 class Scored(NamedTuple):
@@ -58,7 +53,7 @@ def confusion(final: Sequence[Scored], test: LabelledImages, classes: int) -> pd
         Columns study, variant, true, predicted, count: a row for each pair, in order.
     """
     rows = []
-    for arm, trials in _by_arm(final):
+    for arm, trials in trials_by_arm(final):
         matrix = sum(
             metrics.confusion_matrix(test.labels, one.predicted, classes) for one in trials
         )
@@ -103,94 +98,6 @@ def misclassified(final: Sequence[Scored], test: LabelledImages) -> pd.DataFrame
     return pd.concat(tables, ignore_index=True)
 
 
-def main_summary(
-    final: Sequence[Scored], histories: Mapping[str, pd.DataFrame], test: LabelledImages
-) -> pd.DataFrame:
-    """Sum up the main comparison, variant by variant.
-
-    Parameters
-    ----------
-    final
-        The last models of all trials.
-    histories
-        Of each variant: columns seed, epoch, val_accuracy, …
-    test
-        The images they were scored on.
-
-    Returns
-    -------
-    DataFrame
-        As `summary_rows`; measures accuracy, loss (nats), ece, small_weights, epochs_to_98 and
-        parameters. epochs_to_98 is of no use where a seed never gets there, and empty then.
-    """
-    rows = []
-    for arm, trials in _by_arm(final):
-        reached = [
-            metrics.first_epoch_reaching(trial["val_accuracy"].to_numpy(), TARGET_ACCURACY)
-            for _, trial in histories[arm.variant].groupby("seed", sort=False)
-        ]
-        measures: dict[str, Sequence[float]] = {
-            "accuracy": [one.scores.accuracy for one in trials],
-            "loss": [one.scores.loss for one in trials],
-            "ece": [
-                metrics.expected_calibration_error(one.scores.probabilities, test.labels)
-                for one in trials
-            ],
-            "small_weights": [evaluation.small_share(one.model) for one in trials],
-            "epochs_to_98": [math.nan if epoch is None else epoch for epoch in reached],
-            "parameters": [evaluation.count_parameters(one.model) for one in trials],
-        }
-        rows += summary_rows(arm, measures)
-    return pd.DataFrame(rows)
-
-
-def comparisons(final: Sequence[Scored], test: LabelledImages) -> pd.DataFrame:
-    """Compare the variants by pairs, on the same test images and seeds.
-
-    Returns
-    -------
-    DataFrame
-        Columns study, variant, other, label, other_label, images, seeds, difference (of accuracy,
-        `variant` less `other`), low, high (`intervals.pigeonhole_bootstrap`), min_p
-        (`intervals.sign_flip_floor`) and verdict (`intervals.verdict`).
-    """
-    correct = {
-        arm.variant: {one.model.seed: one.predicted == test.labels for one in trials}
-        for arm, trials in _by_arm(final)
-    }
-    rows = []
-    for one, other in itertools.combinations(correct, 2):
-        ours, theirs = correct[one], correct[other]
-        paired = [ours[seed].astype(np.int8) - theirs[seed].astype(np.int8) for seed in ours]
-        found = intervals.pigeonhole_bootstrap(np.array(paired))
-        rows.append(
-            {
-                "study": final[0].model.arm.study,
-                "variant": one,
-                "other": other,
-                "label": networks.VARIANTS[one].label,
-                "other_label": networks.VARIANTS[other].label,
-                "images": len(test.labels),
-                "seeds": len(paired),
-                "difference": found.mean,
-                "low": found.low,
-                "high": found.high,
-                "min_p": intervals.sign_flip_floor(len(paired)),
-                "verdict": intervals.verdict(found.low, found.high),
-            }
-        )
-    return pd.DataFrame(rows, columns=OF_PAIRS.split())
-
-
-def headline(summary: pd.DataFrame) -> dict[str, dict[str, float]]:
-    """Pick what somebody compares: accuracy, loss and ece, each a mean by variant."""
-    found: dict[str, dict[str, float]] = {}
-    for measure in ("accuracy", "loss", "ece"):
-        rows = summary[summary["measure"] == measure]
-        found[measure] = dict(zip(rows["variant"], rows["mean"].tolist(), strict=True))
-    return found
-
-
 def study_scores(scored: Sequence[Scored], histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Score a study's trials, a row for each.
 
@@ -206,18 +113,20 @@ def study_scores(scored: Sequence[Scored], histories: Sequence[pd.DataFrame]) ->
     -------
     DataFrame
         Columns study, variant, the study's factors, seed, parameters, small_weights,
-        early_val_accuracy (mean over the first half of training), val_loss, val_accuracy,
-        test_loss and test_accuracy. With train_eval in place of val there is optimism too: by how
-        much accuracy on the training images is better.
+        log_val_loss (mean over all epochs, natural logarithm), epochs_to_99 (until val_accuracy is
+        99 %, interpolated; NaN where it never is), val_loss, val_accuracy, test_loss and
+        test_accuracy. With train_eval in place of val there is optimism too: accuracy on the
+        training images less that on test images.
     """
     rows = []
     for one, epochs in zip(scored, histories, strict=True):
         own = "train_eval" if one.model.arm.on_training_images else "val"
-        last, half = epochs.iloc[-1], math.ceil(len(epochs) / 2)
+        last, accuracies = epochs.iloc[-1], epochs[f"{own}_accuracy"]
         row = one.model.columns | {
             "parameters": evaluation.count_parameters(one.model),
             "small_weights": evaluation.small_share(one.model),
-            f"early_{own}_accuracy": mean(epochs[f"{own}_accuracy"].iloc[:half].tolist()),
+            f"log_{own}_loss": metrics.mean_log(epochs[f"{own}_loss"]),
+            "epochs_to_99": metrics.epochs_to_reach(accuracies, TARGET_ACCURACY),
             f"{own}_loss": last[f"{own}_loss"],
             f"{own}_accuracy": last[f"{own}_accuracy"],
             "test_loss": one.scores.loss,
@@ -227,37 +136,6 @@ def study_scores(scored: Sequence[Scored], histories: Sequence[pd.DataFrame]) ->
             row["optimism"] = last[f"{own}_accuracy"] - one.scores.accuracy
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def study_summary(arms: Sequence[Arm], table: pd.DataFrame) -> pd.DataFrame:
-    """Sum up a study arm by arm, as `summary_rows`: all measures of its table of scores.
-
-    `arms` names the arm of each row.
-    """
-    measures = table.columns[list(table.columns).index("seed") + 1 :]
-    rows = []
-    for arm, places in by_arm(arms):
-        own = table.iloc[places]
-        rows += summary_rows(arm, {name: own[name].tolist() for name in measures})
-    return pd.DataFrame(rows)
-
-
-def summary_rows(arm: Arm, measures: Mapping[str, Sequence[float]]) -> list[dict[str, Any]]:
-    """Sum up an arm's trials.
-
-    Returns
-    -------
-    A row for each measure: study, variant, the study's factors, label, measure, seeds, mean, std,
-    low and high (`intervals.mean_interval`), which are None where a trial has no value.
-    """
-    label = arm.label or networks.VARIANTS[arm.variant].label
-    rows = []
-    for measure, values in measures.items():
-        known = not any(math.isnan(value) for value in values)
-        found = intervals.mean_interval(values) if known else intervals.UNKNOWN
-        named = {"label": label, "measure": measure, "seeds": len(values)}
-        rows.append(arm.columns | named | found._asdict())
-    return rows
 
 
 def weights(models: Sequence[TrainedModel]) -> pd.DataFrame:
@@ -293,6 +171,7 @@ def by_arm(arms: Sequence[Arm]) -> list[tuple[Arm, list[int]]]:
     return [(arms[found[0]], found) for found in places.values()]
 
 
-def _by_arm(final: Sequence[Scored]) -> list[tuple[Arm, list[Scored]]]:
+def trials_by_arm(final: Sequence[Scored]) -> list[tuple[Arm, list[Scored]]]:
+    """As `by_arm`, with the trials themselves."""
     found = by_arm([one.model.arm for one in final])
     return [(arm, [final[place] for place in places]) for arm, places in found]

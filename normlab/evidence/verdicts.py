@@ -1,81 +1,88 @@
-"""Verdicts on claims, and what was found in words.
-
-A verdict is "supported" or "contradicted" only if the 95 % interval of the effect is clear of zero,
-the effect is at least the smallest one that the claim says would matter, and the p-value, corrected
-for all claims tested (Holm 1979), is at most 5 %. Everything else is "not shown", and the sentence
-says why: too small to matter, or too few seeds to tell.
-"""
+"""What was found of a claim, in words."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from normlab import formatting as fmt
-from normlab.evidence.declared import WORDS, Claim
+from normlab.evidence.declared import STEPS, WORDS, Claim
 
-ALPHA = 0.05
-
-
-class Estimate(NamedTuple):
-    """What a test found, before the correction for the number of tests."""
-
-    effect: float
-    low: float | None
-    high: float | None
-    p: float | None
-    seeds: int | None
-    trials: int | None
+TIMES = "\N{MULTIPLICATION SIGN}"
+OF_FINDINGS = (
+    "name claim source study quantity compared unit test verdict matters effect low high "
+    "smallest_effect holds_from holds_to p p_adjusted near changed_by_one seeds_needed "
+    "matters_from harmless_to error_ratio error_ratio_low error_ratio_high error_ratio_verdict "
+    "seeds trials tests level registration sentence"
+)
+"""Columns of the table of findings."""
 
 
-def decide(claim: Claim, found: Estimate, p_holm: float | None) -> str:
-    """Give the verdict on a claim."""
-    least = claim.smallest_effect
-    if claim.test == "ratio":
-        return "supported" if found.effect >= least else "contradicted"
-    assert found.low is not None
-    assert found.high is not None
-    sign = 1 if claim.direction == "higher" else -1
-    low, high = sorted((sign * found.low, sign * found.high))
-    effect = sign * found.effect
-    if claim.test == "non-inferiority":
-        if low > -least:
-            return "supported"
-        return "contradicted" if high < 0 and effect <= -least else "not shown"
-    assert p_holm is not None
-    if p_holm <= ALPHA and low > 0 and effect >= least:
-        return "supported"
-    if p_holm <= ALPHA and high < 0 and effect <= -least:
-        return "contradicted"
-    return "not shown"
-
-
-def sentence(claim: Claim, found: Estimate, verdict: str) -> str:
-    """Say in one sentence what was found, without a term of statistics."""
+def sentence(claim: Claim, finding: Mapping[str, Any]) -> str:
+    """Say in one sentence or two what was found, without a term of statistics."""
     what, quantity = claim.subject, WORDS[claim.quantity]
-    least = f"{100 * claim.smallest_effect:g} points"
     if claim.test == "ratio":
-        return f"{what} multiplies {quantity} by {found.effect:g} or more: counted, not estimated."
-    low, high = found.low or 0.0, found.high or 0.0
-    between = f"{fmt.points(low)} to {fmt.points(high)} points"
-    does = "raises" if found.effect > 0 else "lowers"
-    by = f"{what} {does} {quantity} by {100 * abs(found.effect):.2f} points"
+        ratio = f"{finding['effect']:g}"
+        return f"{what} multiplies {quantity} by {ratio} or more: counted, not estimated."
+    factor, least = finding["unit"] == "times", claim.smallest_effect
+    verdict, effect = finding["verdict"], finding["effect"]
+    none = 1 if factor else 0
+    # Of a factor, what would matter is `least` or its inverse; of a difference, either sign.
+    enough = f"{100 * (least - 1):.3g} %" if factor else f"{100 * least:.3g} points"
+    between = reach(finding)
+    if factor:
+        by = f"{what} multiplies {quantity} by {effect:.3g}"
+    else:
+        does = "raises" if effect > 0 else "lowers"
+        by = f"{what} {does} {quantity} by {100 * abs(effect):.2f} points"
     if claim.test == "non-inferiority" and verdict == "supported":
-        return f"{what} costs no {least} of {quantity} (change: {between})."
-    if verdict != "not shown":
-        return f"{by} ({between})."
-    if max(abs(low), abs(high)) < claim.smallest_effect:
-        return f"{what} changes {quantity} by less than {least}, too little to matter ({between})."
-    if low <= 0 <= high:
-        return f"{what} may raise or lower {quantity}, {found.seeds} seeds do not tell ({between})."
-    if abs(found.effect) < claim.smallest_effect:
-        return f"{by}, less than the {least} that would matter ({between})."
-    if claim.test == "trend":
-        return f"{by} at the ends, but not step by step ({between})."
-    return f"{by} here, but among so many comparisons that may be chance ({between})."
+        return f"{what} costs no {enough} of {quantity} (change: {between})."
+    if verdict == "no effect that matters":
+        said = f"{what} changes {quantity} by less than {enough}, too little to matter ({between})."
+    elif verdict != "open":
+        said = f"{by} ({between})."
+        if not finding["matters"]:
+            said = f"{by} ({between}); that it is as much as the {enough} that matter is not shown."
+    elif finding["low"] <= none <= finding["high"]:
+        said = f"{what} may raise or lower {quantity} ({between}).{_more(finding)}"
+    elif claim.test == "trend":
+        said = f"{by} at the ends, but not step by step ({between}).{_more(finding)}"
+    else:
+        said = f"{by} ({between}), which leaves open whether that matters.{_more(finding)}"
+    return said + _where(claim, finding)
 
 
 def effect_text(finding: Mapping[str, Any]) -> str:
     """Write a finding's effect with its interval, in points of accuracy or as a factor."""
+    text = f"{TIMES} {{:.3g}}".format if finding["unit"] == "times" else fmt.points
+    unit = "" if finding["unit"] == "times" else " points"
+    effect, low, high = (finding[key] for key in ("effect", "low", "high"))
+    return f"{text(effect)}{'' if low is None else f' [{text(low)}, {text(high)}]'}{unit}"
+
+
+def reach(finding: Mapping[str, Any]) -> str:
+    """Write the ends of a finding's interval."""
     if finding["unit"] == "times":
-        return f"\N{MULTIPLICATION SIGN} {finding['effect']:g}"
-    effect, low, high = (fmt.points(finding[key]) for key in ("effect", "low", "high"))
-    return f"{effect} [{low}, {high}] points"
+        return f"{TIMES} {finding['low']:.3g} to {finding['high']:.3g}"
+    return f"{fmt.points(finding['low'])} to {fmt.points(finding['high'])} points"
+
+
+def _more(finding: Mapping[str, Any]) -> str:
+    """Say what would settle an open question."""
+    seeds, needed = finding["seeds"], finding["seeds_needed"]
+    if needed is None:
+        return f" {seeds} seeds an arm do not tell, and more are not expected to."
+    return f" {seeds} seeds an arm do not tell; some {needed:,} would."
+
+
+def _where(claim: Claim, finding: Mapping[str, Any]) -> str:
+    """Say of a trend from which level on its effect is shown to matter, and up to which not to."""
+    step = STEPS.get(claim.over or "", f"{claim.over} {{}}")
+    parts = []
+    if (level := finding["matters_from"]) is not None:
+        parts.append(f"shown to matter from {step.format(_level(level))} on")
+    if (level := finding["harmless_to"]) is not None:
+        parts.append(f"shown not to matter up to {step.format(_level(level))}")
+    return f" It is {' and '.join(parts)}." if parts else ""
+
+
+def _level(value: float | str) -> str:
+    return value if isinstance(value, str) else fmt.power_of_ten(value)

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Architecture(NamedTuple):
-    """Shapes of a network: of its images, convolutions and pools."""
+    """Shapes of a network, of its images, convolutions and pools, and what pixels are to it."""
 
     side: int
     """Of the square images, in pixels."""
@@ -13,6 +13,10 @@ class Architecture(NamedTuple):
     """Channels in, channels out, kernel, padding."""
     pools: tuple[int, ...]
     """After which convolutions, counted from 1, a max pool of 2 by 2 comes."""
+    mean: float = 0.1307
+    std: float = 0.3081
+    """Of the pixels of its training images, as fractions of 255: it sees them less the one, divided
+    by the other. These are MNIST's."""
 
     @property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -24,6 +28,12 @@ class Architecture(NamedTuple):
             if number in self.pools:
                 side //= 2
         return tuple(found)
+
+    def with_padding(self, number: int, padding: int) -> "Architecture":
+        """Give it with another padding of the convolution of this number, counted from 1."""
+        changed = list(self.convolutions)
+        changed[number - 1] = (*changed[number - 1][:3], padding)
+        return self._replace(convolutions=tuple(changed))
 
 
 REFERENCE = Architecture(

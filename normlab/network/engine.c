@@ -14,7 +14,8 @@
 //   F     side of its input in a frame of zeros for padding, S + K − 1
 //   G     side of its output's gradient in a frame of zeros for the way back, see `grad_side`
 //   H     side after the pool, S / 2, or S where there is none
-//   A     scales of a normalization: O, or O·S·S where every element has its own
+//   A     scales of a normalization: O, or O·S·S where every element has its own, or S, for a row's
+//   U     units of a normalization, which each have moments: O channels, or O·S rows
 //   B     blocks in memory at once
 //
 // A name that begins with d is the gradient of the loss by what follows: `dweight` by the weight.
@@ -185,25 +186,26 @@ INLINE void restore_float_mode(uint64_t before) {
 
 // ---- the network in memory ---------------------------------------------------------------------
 
-enum { BATCH, GROUP, ELEMENT };  // kinds of normalization, as plans.py numbers them
+enum { BATCH, GROUP, ELEMENT, ROW };  // kinds of normalization, as plans.py numbers them
 
 // One convolution with its ReLU, normalization and, where there is one, pool. Tensors are of one
 // block, or of all B blocks one after the other, where a B stands before the shape.
 typedef struct {
   Shape shape;
-  int norm, groups, scales;       // kind of normalization; its groups; A
+  int norm, norm_first;           // kind of normalization; whether it comes before ReLU
+  int groups, units, scales;      // its groups, of U / groups units each; U; A
   float *weight, *scale, *shift;  // (O, I, K, K), (A), (A)
   float *dweight, *dscale, *dshift;
   float *running_mean, *running_variance;  // (O), of batch norm
 
   float *packed, *packed_transposed;  // the weights in the order in which `conv` reads them
   vec *input;                         // (I, F, F); of the first layer B (I, F, F)
-  vec *relu_out;                      // B (O, S, S)
-  vec *mean, *rstd;                   // B (O): mean, and 1 / standard deviation
+  vec *norm_in;                       // B (O, S, S): what is normalized
+  vec *mean, *rstd;                   // B (U): mean, and 1 / standard deviation
   vec *norm_out;  // (O, S, S), where a pool or the head reads it, and not the next layer
 
   vec *dconv;                            // (O, G, G): by the convolution's output
-  vec *mean_dy, *mean_dy_xhat;           // (O): see `normalize_backward`
+  vec *mean_dy, *mean_dy_xhat;           // (U): see `normalize_backward`
   vec *dweight_lanes;                    // (O, I, K, K): the blocks' sum so far, lanes apart
   quarter *dscale_lanes, *dshift_lanes;  // (A): the same, `fold`ed
 } Layer;
@@ -277,13 +279,13 @@ static int64_t lay_out_layer(const Network *n, Layer *l, int64_t offset, float *
   l->scale = offset_by(n->parameters, scale), l->dscale = offset_by(n->gradients, scale);
   l->shift = offset_by(n->parameters, shift), l->dshift = offset_by(n->gradients, shift);
   l->running_mean = running, l->running_variance = running ? running + s.out : 0;
-  // All blocks of images are kept. Other inputs are made again from `relu_out` on the way back.
+  // All blocks of images are kept. Other inputs are made again from `norm_in` on the way back.
   l->input = vecs(arena, (l == n->layer ? blocks : 1) * s.in * input_side(s) * input_side(s));
-  l->relu_out = vecs(arena, blocks * out);
+  l->norm_in = vecs(arena, blocks * out);
   l->norm_out = vecs(arena, out);
   l->dconv = vecs(arena, s.out * grad_side(s) * grad_side(s));
-  l->mean = vecs(arena, blocks * s.out), l->rstd = vecs(arena, blocks * s.out);
-  l->mean_dy = vecs(arena, s.out), l->mean_dy_xhat = vecs(arena, s.out);
+  l->mean = vecs(arena, blocks * l->units), l->rstd = vecs(arena, blocks * l->units);
+  l->mean_dy = vecs(arena, l->units), l->mean_dy_xhat = vecs(arena, l->units);
   l->dweight_lanes = vecs(arena, weights(s));
   l->dscale_lanes = allocate(arena, folded), l->dshift_lanes = allocate(arena, folded);
   l->packed = allocate(arena, packed), l->packed_transposed = allocate(arena, packed);
@@ -300,8 +302,10 @@ static int64_t lay_out(Network *n, const Job *job, int64_t blocks, char *memory)
     Layer *l = n->layer + i;
     const Shape s = l->shape = SHAPE[i];
     const int64_t out = s.out * plane(s), pooled = s.out * pooled_side(s) * pooled_side(s);
-    l->norm = job->norms[i], l->groups = job->groups[i];
-    l->scales = l->norm == ELEMENT ? (int)out : s.out;
+    l->norm = job->norms[i], l->norm_first = job->norm_first[i];
+    l->units = l->norm == ROW ? s.out * s.side : s.out;
+    l->groups = l->norm == ROW ? l->units : job->groups[i];
+    l->scales = l->norm == ELEMENT ? (int)out : l->norm == ROW ? s.side : s.out;
     n->count += weights(s) + 2 * l->scales;
     if (out > largest) largest = out;
     if (pooled > largest_pooled) largest_pooled = pooled;
@@ -504,17 +508,19 @@ static void pack_transposed(const Layer *l) {
           *packed++ = l->weight[(o * s.in + i) * kk + k];
 }
 
-// Convolution and ReLU of a block: `input` (I, F, F) to `relu_out` (O, S, S). Each layer has a case
-// of its own, where its shape is constant, so that the compiler unrolls its tiles.
+// Convolution of a block, and ReLU where that comes before the normalization: `input` (I, F, F) to
+// `norm_in` (O, S, S). Each layer has a case of its own, where its shape is constant, so that the
+// compiler unrolls its tiles.
 static void conv_forward(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const vec *x = input_of(n, layer, block);
-  vec *y = l->relu_out + block * l->shape.out * plane(l->shape);
+  vec *y = l->norm_in + block * l->shape.out * plane(l->shape);
+  const int rectify = !l->norm_first;
   switch (layer) {
 #define DO(i)                                                                        \
   case i:                                                                            \
     conv(SHAPE[i].tile_channels, SHAPE[i].tile_regs, SHAPE[i].kernel, SHAPE[i].in, x, \
-         input_side(SHAPE[i]), l->packed, SHAPE[i].out, y, SHAPE[i].side, 1);        \
+         input_side(SHAPE[i]), l->packed, SHAPE[i].out, y, SHAPE[i].side, rectify);  \
     break;
     FOR_EACH_LAYER(DO)
 #undef DO
@@ -598,46 +604,70 @@ static void conv_backward(const Network *n, int layer, int block) {
 }
 
 // ---- normalization -----------------------------------------------------------------------------
-// x is `relu_out` and y the normalized output: y = xhat·scale + shift, xhat = (x − mean)·rstd.
+// x is `norm_in` and y the normalized output: y = xhat·scale + shift, xhat = (x − mean)·rstd.
+// Moments are taken of units: channels or, for normalization over the last axis alone, rows.
 
 static const float EPSILON = 1e-5f, MOMENTUM = 0.1f;  // PyTorch's
 
-// Moments of each channel of a block, B (O): its mean, and the sum of squared deviations from it,
-// which stays where `rstd` belongs until one of the functions below makes that of it.
+INLINE int unit_size(const Layer *l) { return l->shape.out * plane(l->shape) / l->units; }
+// Which unit a row of a channel is in.
+INLINE int unit_of(const Layer *l, const Shape s, int c, int row) {
+  return l->norm == ROW ? c * s.side + row : c;
+}
+// Whether scales go along with the elements of a row, and are not the same for all of a channel.
+INLINE int scales_elements(const Layer *l) { return l->norm == ELEMENT || l->norm == ROW; }
+// Where the scales of a row of a channel begin, among A.
+INLINE int scale_of(const Layer *l, const Shape s, int c, int row) {
+  return l->norm == ROW ? 0 : l->norm == ELEMENT ? (c * s.side + row) * s.side : c;
+}
+
+// The mean of `size` values x, and the sum of squared deviations from it. They are summed as they
+// are, or as what they differ by from `near`: then equal ones have a deviation of exactly 0.
+INLINE void moments_of(const vec *x, const int size, const vec near, vec *mean, vec *squares) {
+  vec s0 = zero(), s1 = zero();
+  for (int i = 0; i < size - 1; i += 2) s0 += x[i] - near, s1 += x[i + 1] - near;
+  if (size % 2) s0 += x[size - 1] - near;
+  const vec m = near + (s0 + s1) / (float)size;
+  s0 = s1 = zero();
+  for (int i = 0; i < size - 1; i += 2) {
+    const vec d0 = x[i] - m, d1 = x[i + 1] - m;
+    s0 = fused(d0, d0, s0), s1 = fused(d1, d1, s1);
+  }
+  if (size % 2) s0 = fused(x[size - 1] - m, x[size - 1] - m, s0);
+  *mean = m, *squares = s0 + s1;
+}
+
+// Moments of each unit of a block, B (U): its mean, and the sum of squared deviations from it,
+// which stays where `rstd` belongs until one of the functions below makes that of it. Rows of a
+// digit's background are of equal values, and a ReLU after their normalization would go by the sign
+// of what rounding leaves of them.
 static void moments(const Layer *l, int block) {
-  const int p = plane(l->shape), out = l->shape.out;
-  for (int c = 0; c < out; c++) {
-    const vec *x = l->relu_out + (block * out + c) * p;
-    vec s0 = zero(), s1 = zero();
-    for (int i = 0; i < p - 1; i += 2) s0 += x[i], s1 += x[i + 1];
-    if (p % 2) s0 += x[p - 1];
-    const vec mean = (s0 + s1) / (float)p;
-    s0 = s1 = zero();
-    for (int i = 0; i < p - 1; i += 2) {
-      const vec d0 = x[i] - mean, d1 = x[i + 1] - mean;
-      s0 = fused(d0, d0, s0), s1 = fused(d1, d1, s1);
-    }
-    if (p % 2) s0 = fused(x[p - 1] - mean, x[p - 1] - mean, s0);
-    l->mean[block * out + c] = mean, l->rstd[block * out + c] = s0 + s1;
+  const int size = unit_size(l), first = block * l->units;
+  for (int u = first; u < first + l->units; u++) {
+    const vec *x = l->norm_in + u * size;
+    if (l->norm == ROW)
+      moments_of(x, size, x[0], l->mean + u, l->rstd + u);
+    else
+      moments_of(x, size, zero(), l->mean + u, l->rstd + u);
   }
 }
 
-// Group and layer norm: mean and rstd over the channels of a group, (O), from their moments; for
-// the one block there is.
+// Group and layer norm: mean and rstd over the units of a group, (U), from their moments; for the
+// one block there is.
 static void group_statistics(const Layer *l) {
   vec *mean = l->mean, *rstd = l->rstd;
-  const int size = l->shape.out / l->groups;
-  const float p = (float)plane(l->shape);
-  for (int g = 0; g < l->shape.out; g += size) {
+  const int size = l->units / l->groups;
+  const float p = (float)unit_size(l);
+  for (int g = 0; g < l->units; g += size) {
     vec m = zero(), squares = zero();
-    for (int c = g; c < g + size; c++) m += mean[c];
+    for (int u = g; u < g + size; u++) m += mean[u];
     m /= (float)size;
-    for (int c = g; c < g + size; c++) {
-      const vec d = mean[c] - m;
-      squares += fused(d * d, broadcast(p), rstd[c]);
+    for (int u = g; u < g + size; u++) {
+      const vec d = mean[u] - m;
+      squares += fused(d * d, broadcast(p), rstd[u]);
     }
     const vec r = 1 / square_root(squares / (p * (float)size) + EPSILON);
-    for (int c = g; c < g + size; c++) mean[c] = m, rstd[c] = r;
+    for (int u = g; u < g + size; u++) mean[u] = m, rstd[u] = r;
   }
 }
 
@@ -660,7 +690,9 @@ static void batch_statistics(const Layer *l, int count) {
       l->rstd[b * out + c] = broadcast(rstd);
     }
     l->running_mean[c] += MOMENTUM * ((float)mean - l->running_mean[c]);
-    l->running_variance[c] += MOMENTUM * ((float)(squares / (size - 1)) - l->running_variance[c]);
+    // A single value, of one image whose plane is one pixel, says nothing of a variance.
+    if (size > 1)
+      l->running_variance[c] += MOMENTUM * ((float)(squares / (size - 1)) - l->running_variance[c]);
   }
 }
 
@@ -672,32 +704,32 @@ static void running_statistics(const Layer *l) {
   }
 }
 
-// Normalize a block: `relu_out` (O, S, S) to y (O, S, S), which has a frame of `pad` zeros.
+// Normalize a block, and ReLU where that comes after: `norm_in` (O, S, S) to y (O, S, S), which has
+// a frame of `pad` zeros.
 INLINE void normalize(const Layer *l, const Shape s, int block, vec *y, const int pad) {
   const int side = s.side, p = side * side, to_side = side + 2 * pad;
+  const int rectify = l->norm_first, elements = scales_elements(l);
   for (int c = 0; c < s.out; c++) {
-    const vec *x = l->relu_out + (block * s.out + c) * p;
-    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c];
+    const vec *x = l->norm_in + (block * s.out + c) * p;
     vec *t = y + c * to_side * to_side + pad * (to_side + 1);
-    if (l->norm == ELEMENT) {
-      const float *scale = l->scale + c * p, *shift = l->shift + c * p;
-      for (int row = 0; row < side; row++)
-        for (int column = 0; column < side; column++) {
-          const int i = row * side + column;
-          t[row * to_side + column] =
-              fused((x[i] - mean) * rstd, broadcast(scale[i]), broadcast(shift[i]));
-        }
-    } else {
-      const vec scale = rstd * l->scale[c], shift = l->shift[c] - mean * scale;
-      for (int row = 0; row < side; row++)
-        for (int column = 0; column < side; column++)
-          t[row * to_side + column] = fused(x[row * side + column], scale, shift);
+    for (int row = 0; row < side; row++) {
+      const int unit = block * l->units + unit_of(l, s, c, row), first = scale_of(l, s, c, row);
+      const vec mean = l->mean[unit], rstd = l->rstd[unit];
+      const float *scale = l->scale + first, *shift = l->shift + first;
+      const vec factor = rstd * scale[0], addend = shift[0] - mean * factor;
+      for (int column = 0; column < side; column++) {
+        const vec v = x[row * side + column];
+        const vec r =
+            elements ? fused((v - mean) * rstd, broadcast(scale[column]), broadcast(shift[column]))
+                     : fused(v, factor, addend);
+        t[row * to_side + column] = rectify ? larger(r, zero()) : r;
+      }
     }
   }
 }
 
-// Normalization and pool of a block: `relu_out` (O, S, S) to the next layer's `input` in its frame
-// of zeros or, of the last layer, to `features` (O, H, H).
+// Normalization, ReLU where that comes after, and pool of a block: `norm_in` (O, S, S) to the next
+// layer's `input` in its frame of zeros or, of the last layer, to `features` (O, H, H).
 static void norm_forward(const Network *n, int layer, int block) {
   const Layer *l = n->layer + layer;
   const int last = layer == LAYERS - 1, pad = last ? 0 : l[1].shape.pad;
@@ -716,42 +748,59 @@ static void norm_forward(const Network *n, int layer, int block) {
   }
 }
 
+// A block back through a ReLU that comes after the normalization: its `dnorm` (O, S, S) becomes 0
+// where that gave 0.
+static void relu_backward(const Network *n, int layer, int block) {
+  const Layer *l = n->layer + layer;
+  const int side = l->shape.side, out_of_frame = l->shape.pool || layer == LAYERS - 1;
+  const int pad = out_of_frame ? 0 : l[1].shape.pad, y_side = side + 2 * pad;
+  const vec *y = (out_of_frame ? l->norm_out : l[1].input) + pad * (y_side + 1);
+  vec *dy = dnorm_of(n, block);
+  for (int c = 0; c < l->shape.out; c++, y += y_side * y_side)
+    for (int row = 0; row < side; row++)
+      for (int column = 0; column < side; column++, dy++)
+        *dy = choose(y[row * y_side + column] > zero(), *dy, zero());
+}
+
 // From a block's `dnorm` (O, S, S), here dy: adds Σ dy and Σ dy·xhat to the gradients of shift and
-// scale, (A), and leaves each channel's Σ scale·dy and Σ scale·dy·xhat where their means belong,
-// (O), until one of the two functions after this one makes these of them.
-static void norm_backward_sums(const Network *n, const Layer *l, int block) {
-  const int p = plane(l->shape), out = l->shape.out;
-  for (int c = 0; c < out; c++) {
-    const vec *x = l->relu_out + (block * out + c) * p, *dy = dnorm_of(n, block) + c * p;
-    const vec mean = l->mean[block * out + c], rstd = l->rstd[block * out + c];
+// scale, (A), and leaves each unit's Σ scale·dy and Σ scale·dy·xhat where their means belong, (U),
+// until one of the two functions after this one makes these of them.
+static void norm_backward_sums(const Network *n, int layer, int block) {
+  const Layer *l = n->layer + layer;
+  const int size = unit_size(l), elements = scales_elements(l);
+  if (l->norm_first) relu_backward(n, layer, block);
+  for (int u = 0; u < l->units; u++) {
+    const int at = block * l->units + u, first = l->norm == ROW ? 0 : elements ? u * size : u;
+    const vec *x = l->norm_in + at * size, *dy = dnorm_of(n, block) + u * size;
+    const vec mean = l->mean[at], rstd = l->rstd[at];
+    quarter *dscale = l->dscale_lanes + first, *dshift = l->dshift_lanes + first;
+    const float *scale = l->scale + first;
     vec sum = zero(), product = zero();
-    if (l->norm == ELEMENT) {
-      quarter *dscale = l->dscale_lanes + c * p, *dshift = l->dshift_lanes + c * p;
-      const float *scale = l->scale + c * p;
-      for (int i = 0; i < p; i++) {
+    if (elements) {
+      for (int i = 0; i < size; i++) {
         const vec dy_xhat = dy[i] * ((x[i] - mean) * rstd), factor = broadcast(scale[i]);
         dshift[i] += fold(dy[i]), dscale[i] += fold(dy_xhat);
         sum = fused(dy[i], factor, sum), product = fused(dy_xhat, factor, product);
       }
-      l->mean_dy[c] = sum, l->mean_dy_xhat[c] = product;
+      l->mean_dy[u] = sum, l->mean_dy_xhat[u] = product;
     } else {
-      for (int i = 0; i < p; i++) sum += dy[i], product = fused(dy[i], x[i] - mean, product);
+      for (int i = 0; i < size; i++) sum += dy[i], product = fused(dy[i], x[i] - mean, product);
       product *= rstd;
-      l->dshift_lanes[c] += fold(sum), l->dscale_lanes[c] += fold(product);
-      l->mean_dy[c] = sum * l->scale[c], l->mean_dy_xhat[c] = product * l->scale[c];
+      dshift[0] += fold(sum), dscale[0] += fold(product);
+      l->mean_dy[u] = sum * scale[0], l->mean_dy_xhat[u] = product * scale[0];
     }
   }
 }
 
-// Group and layer norm: a block's sums of each channel, (O), to means over its group.
+// Group and layer norm: a block's sums of each unit, (U), to means over its group.
 static void group_means(const Layer *l) {
-  const int size = l->shape.out / l->groups;
-  const float count = (float)(size * plane(l->shape));
-  for (int g = 0; g < l->shape.out; g += size) {
+  const int size = l->units / l->groups;
+  const float count = (float)(size * unit_size(l));
+  for (int g = 0; g < l->units; g += size) {
     vec sum = zero(), product = zero();
-    for (int c = g; c < g + size; c++) sum += l->mean_dy[c], product += l->mean_dy_xhat[c];
-    for (int c = g; c < g + size; c++)
-      l->mean_dy[c] = sum / count, l->mean_dy_xhat[c] = product / count;
+    for (int u = g; u < g + size; u++) sum += l->mean_dy[u], product += l->mean_dy_xhat[u];
+    for (int u = g; u < g + size; u++)
+      l->mean_dy[u] = sum / count, l->mean_dy_xhat[u] = product / count;
   }
 }
 
@@ -766,30 +815,31 @@ static void batch_means(const Layer *l, int images) {
 }
 
 // A block's `dnorm` (O, S, S), here dy, to `dconv` in its frame of zeros, (O, G, G):
-// rstd·(scale·dy − mean(scale·dy) − xhat·mean(scale·dy·xhat)), and 0 where ReLU gave 0. `mask` is 0
-// in lanes without an image, else 1.
+// rstd·(scale·dy − mean(scale·dy) − xhat·mean(scale·dy·xhat)), and 0 where a ReLU before the
+// normalization gave 0. `mask` is 0 in lanes without an image, else 1.
 INLINE void normalize_backward(const Network *n, const Layer *l, const Shape s, int block,
                                vec mask) {
   const int side = s.side, p = side * side, to_side = grad_side(s);
+  const int rectified = !l->norm_first, step = scales_elements(l);
   for (int c = 0; c < s.out; c++) {
-    const vec *x = l->relu_out + (block * s.out + c) * p, *dy = dnorm_of(n, block) + c * p;
-    const vec mean = l->mean[block * s.out + c], rstd = l->rstd[block * s.out + c] * mask;
-    const vec offset = -l->mean_dy[c];
-    const vec slope = -(l->mean_dy_xhat[c] * l->rstd[block * s.out + c]);
+    const vec *x = l->norm_in + (block * s.out + c) * p, *dy = dnorm_of(n, block) + c * p;
     vec *dx = l->dconv + c * to_side * to_side + grad_frame(s) * (to_side + 1);
-    const float *scale = l->norm == ELEMENT ? l->scale + c * p : l->scale + c;
-    const int step = l->norm == ELEMENT;
-    for (int row = 0; row < side; row++)
+    for (int row = 0; row < side; row++) {
+      const int unit = unit_of(l, s, c, row), at = block * l->units + unit;
+      const vec mean = l->mean[at], rstd = l->rstd[at] * mask;
+      const vec offset = -l->mean_dy[unit], slope = -(l->mean_dy_xhat[unit] * l->rstd[at]);
+      const float *scale = l->scale + scale_of(l, s, c, row);
       for (int column = 0; column < side; column++) {
         const int i = row * side + column;
-        const vec dxhat = fused(dy[i], broadcast(scale[i * step]), offset);
+        const vec dxhat = fused(dy[i], broadcast(scale[column * step]), offset);
         const vec d = rstd * fused(x[i] - mean, slope, dxhat);
-        dx[row * to_side + column] = choose(x[i] > zero(), d, zero());
+        dx[row * to_side + column] = rectified ? choose(x[i] > zero(), d, zero()) : d;
       }
+    }
   }
 }
 
-// A block back through a layer's normalization and ReLU, `dnorm` to `dconv`.
+// A block back through a layer's normalization, and a ReLU before it: `dnorm` to `dconv`.
 static void norm_backward(const Network *n, int layer, int block, vec mask) {
   const Layer *l = n->layer + layer;
   switch (layer) {
@@ -892,7 +942,7 @@ static void begin_step(const Network *n) {
   __builtin_memset(n->dbias_lanes, 0, sizeof(vec) * CLASSES);
 }
 
-// Layer by layer, from the images to `relu_out` and statistics of the last layer: each block goes
+// Layer by layer, from the images to `norm_in` and statistics of the last layer: each block goes
 // through the normalization before and the convolution, until the next statistics are complete.
 static void forward(const Network *n, int blocks, int count) {
   for (int i = 0; i < LAYERS; i++) {
@@ -923,7 +973,7 @@ static void forward_and_backward_head(const Network *n, Job *job, const int64_t 
     head_forward(n, f, logits);
     loss_backward(job, logits, labels, lanes, count, dlogits);
     head_backward(n, b, f, dlogits);
-    norm_backward_sums(n, n->layer + LAYERS - 1, b);
+    norm_backward_sums(n, LAYERS - 1, b);
   }
 }
 
@@ -940,7 +990,7 @@ static void backward(const Network *n, int first, int blocks, int count) {
       norm_backward(n, i, b, lane_mask(lanes_left(count, first + b * LANES)));
       if (i > 0 && blocks > 1) norm_forward(n, i - 1, b);
       conv_backward(n, i, b);
-      if (i > 0) norm_backward_sums(n, l - 1, b);
+      if (i > 0) norm_backward_sums(n, i - 1, b);
     }
   }
 }
@@ -988,7 +1038,7 @@ static void update(const Network *n, const Job *job) {
 
 // ---- what Python calls -------------------------------------------------------------------------
 
-// Whether this library's known answer was seen to come out: Python's, once per process.
+// Which known answers were seen to come out, a bit for each: Python's, once per process.
 int checked;
 
 int64_t job_size(void) { return sizeof(Job); }

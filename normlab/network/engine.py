@@ -83,6 +83,23 @@ def train(
     return new, _named(plan, flat_velocity), job.loss, job.correct
 
 
+def memory(plan: Plan, batch_size: int) -> int:
+    """Bytes that training takes: only batch norm's grow with the batch.
+
+    Raises
+    ------
+    InputError
+        If the engine cannot be compiled or loaded here.
+    """
+    job = library.new_job(
+        **_norms(plan),
+        velocity=np.zeros(1, np.float32),  # it trains
+        count=batch_size,
+        batch_size=batch_size,
+    )
+    return library.memory_for(plan, job)
+
+
 def logits(plan: Plan, weights: Arrays, images: NDArray[np.uint8]) -> Floats:
     """Apply a network in evaluation mode: images (n, side, side) uint8 to (n, classes) float32.
 
@@ -143,8 +160,16 @@ def _network(plan: Plan, weights: Arrays) -> dict[str, NDArray[Any]]:
     return {
         "parameters": np.concatenate([weights[name].ravel() for name, _ in plan.parameters]),
         "running": np.concatenate([*running, np.zeros(0, np.float32)]),
-        "pixel_lut": networks.pixel_lut(),
+        "pixel_lut": networks.pixel_lut(plan.mean, plan.std),
+        **_norms(plan),
+    }
+
+
+def _norms(plan: Plan) -> dict[str, NDArray[Any]]:
+    """Members of a job that tell its normalizations."""
+    return {
         "norms": np.array([layer.norm for layer in plan.layers], np.int32),
+        "norm_first": np.array([layer.norm_first for layer in plan.layers], np.int32),
         "groups": np.array([layer.groups for layer in plan.layers], np.int32),
     }
 

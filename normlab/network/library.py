@@ -25,8 +25,9 @@ MEMBERS = {
     "velocity": "float *",  # as `parameters`
     "running": "float *",  # of batch norm: running mean and variance, layer by layer
     "pixel_lut": "float *",  # (256): what each pixel value is to the network
-    "norms": "int32_t *",  # (layers): BATCH, GROUP or ELEMENT
-    "groups": "int32_t *",  # (layers)
+    "norms": "int32_t *",  # (layers): BATCH, GROUP, ELEMENT or ROW
+    "norm_first": "int32_t *",  # (layers): 1 where it comes before ReLU
+    "groups": "int32_t *",  # (layers): of GROUP and ELEMENT
     "logits": "float *",  # (count, classes)
     "probabilities": "float *",  # as `logits`
     "memory": "char *",
@@ -89,10 +90,15 @@ def run(function: str, plan: Plan, job: Any) -> None:
     """
     library = load(plan)
     if job.parameters:
-        job.memory_size = library.memory_for(ctypes.byref(job))
+        job.memory_size = memory_for(plan, job)
         memory = np.empty(job.memory_size + 64, np.uint8)
         job.memory = memory.ctypes.data + -memory.ctypes.data % 64
     getattr(library, function)(ctypes.byref(job))
+
+
+def memory_for(plan: Plan, job: Any) -> int:
+    """Bytes that a job takes; of its arrays those are read that `engine.memory` gives it."""
+    return int(load(plan).memory_for(ctypes.byref(job)))
 
 
 def load(plan: Plan) -> ctypes.CDLL:

@@ -4,15 +4,19 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
-BATCH, GROUP, ELEMENT = range(3)
+from normlab.network.architecture import REFERENCE, Architecture
+
+BATCH, GROUP, ELEMENT, ROW = range(4)
 """Kinds of normalization: statistics over the batch, or over groups of channels with a scale for
-each channel, or over all channels with a scale for each element."""
+each channel, or over all channels with a scale for each element, or over each row with a scale for
+each column."""
+NORMS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)
 EPSILON, MOMENTUM = 1e-5, 0.1
 """PyTorch's defaults, which the engine has as constants."""
 
 
 class Layer(NamedTuple):
-    """A convolution with its ReLU, normalization and, after it or not, a max pool of 2 by 2."""
+    """A convolution with its ReLU, normalization and, after both or not, a max pool of 2 by 2."""
 
     inputs: int
     outputs: int
@@ -23,6 +27,8 @@ class Layer(NamedTuple):
     pool: bool
     norm: int
     groups: int
+    norm_first: bool
+    """Whether the normalization comes before ReLU."""
 
 
 class Plan(NamedTuple):
@@ -36,6 +42,9 @@ class Plan(NamedTuple):
     """Names and shapes, in the order in which the engine has them."""
     running: tuple[str, ...]
     """Names of batch norm's running means and variances, in the same order."""
+    mean: float
+    std: float
+    """Of its images' pixels, as `Architecture` has them."""
 
 
 class Unsupported(NamedTuple):
@@ -44,20 +53,20 @@ class Unsupported(NamedTuple):
     reason: str
 
 
-def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
+def plan(network: nn.Sequential, of: Architecture = REFERENCE) -> Plan | Unsupported:
     """Read a network's layers; what the engine does not know is named.
 
     Parameters
     ----------
     network
-        As `networks.build` makes it: convolution, ReLU, normalization and maybe max pool, several
-        times, then global average and linear layer.
-    side
-        Of the images, in pixels.
+        As `networks.build` makes it: convolution, ReLU and normalization in either order and maybe
+        max pool, several times, then global average and linear layer.
+    of
+        Whose side, mean and standard deviation its images have.
     """
     modules = list(network.named_children())
     layers: list[Layer] = []
-    channels, here = 1, side
+    channels, here = 1, of.side
     while modules and isinstance(modules[0][1], nn.Conv2d):
         pool = len(modules) > 3 and isinstance(modules[3][1], nn.MaxPool2d)
         layer = _layer(modules[: 4 if pool else 3], channels, here)
@@ -78,36 +87,45 @@ def plan(network: nn.Sequential, side: int) -> Plan | Unsupported:
         return Unsupported("batch norm beside another normalization")
     parameters = tuple((name, tuple(p.shape)) for name, p in network.named_parameters())
     running = tuple(n for n, b in network.named_buffers() if b.is_floating_point())
-    return Plan(side, linear.out_features, tuple(layers), parameters, running)
+    return Plan(
+        side=of.side,
+        classes=linear.out_features,
+        layers=tuple(layers),
+        parameters=parameters,
+        running=running,
+        mean=of.mean,
+        std=of.std,
+    )
 
 
-def supports(network: nn.Sequential, side: int) -> bool:
-    """Whether the engine can train and apply a network to images of `side` pixels."""
-    return isinstance(plan(network, side), Plan)
+def supports(network: nn.Sequential, of: Architecture = REFERENCE) -> bool:
+    """Whether the engine can train and apply a network of this architecture."""
+    return isinstance(plan(network, of), Plan)
 
 
 def _layer(modules: list[tuple[str, nn.Module]], channels: int, side: int) -> Layer | Unsupported:
     """Read a convolution and what belongs to it, for an input of these channels and this side."""
-    for (name, module), known in zip(
-        modules, (_knows_conv, _knows_relu, _knows_norm), strict=False
-    ):
+    names = [name for name, _ in modules]
+    norm_first = any(isinstance(module, NORMS) for _, module in modules[1:2])
+    first, second = (_knows_norm, _knows_relu) if norm_first else (_knows_relu, _knows_norm)
+    for (name, module), known in zip(modules, (_knows_conv, first, second), strict=False):
         if (fault := known(module)) is not None:
             return Unsupported(f"{name}: {fault}")
-    names = [name for name, _ in modules]
     if len(modules) < 3:
         return Unsupported(f"{names[-1]}: nothing after it")
     conv: Any = modules[0][1]
     kernel, pad, outputs = conv.kernel_size[0], conv.padding[0], conv.out_channels
     after = side + 2 * pad - kernel + 1
-    kind, groups, shape = _norm(modules[2][1])
+    norm = 1 if norm_first else 2
+    kind, groups, shape = _norm(modules[norm][1])
     if conv.in_channels != channels or after < 1:
         return Unsupported(f"{names[0]}: got {channels} channels of {side} pixels' side")
-    if shape != ((outputs, after, after) if kind == ELEMENT else outputs):
-        return Unsupported(f"{names[2]}: got {outputs} channels of {after} pixels")
+    if shape != {ELEMENT: (outputs, after, after), ROW: (after,)}.get(kind, outputs):
+        return Unsupported(f"{names[norm]}: got {outputs} channels of {after} pixels")
     pool = len(modules) > 3
     if pool and (fault := _knows_pool(modules[3][1], after)) is not None:
         return Unsupported(f"{names[3]}: {fault}")
-    return Layer(channels, outputs, kernel, pad, after, pool, kind, groups)
+    return Layer(channels, outputs, kernel, pad, after, pool, kind, groups, norm_first)
 
 
 def _knows_conv(module: nn.Module) -> str | None:
@@ -127,7 +145,7 @@ def _knows_relu(module: nn.Module) -> str | None:
 
 
 def _knows_norm(module: nn.Module) -> str | None:
-    if not isinstance(module, nn.BatchNorm2d | nn.GroupNorm | nn.LayerNorm):
+    if not isinstance(module, NORMS):
         return f"{module}, allowed: batch, group or layer norm"
     affine = module.weight is not None and module.bias is not None
     usual = not isinstance(module, nn.BatchNorm2d) or (
@@ -158,4 +176,5 @@ def _norm(module: Any) -> tuple[int, int, Any]:
         return BATCH, module.num_features, module.num_features
     if isinstance(module, nn.GroupNorm):
         return GROUP, module.num_groups, module.num_channels
-    return ELEMENT, 1, tuple(module.normalized_shape)
+    shape = tuple(module.normalized_shape)
+    return ROW if len(shape) == 1 else ELEMENT, 1, shape

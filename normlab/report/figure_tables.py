@@ -10,6 +10,16 @@ import pandas as pd
 MEASURES = ["accuracy", "mean", "low", "high"]
 """Columns of numbers that are drawn."""
 
+SUMMARY = "study variant label measure seeds mean low high"
+READ = {
+    "test_curves": "study variant seed epoch loss accuracy",
+    "parameters": "study variant layer parameters",
+    "misclassified": "study variant seed index true predicted probability",
+    "confusion": "study variant true predicted count",
+    "history": "study variant seed epoch val_loss val_accuracy",
+}
+"""Columns that figures and page are made of, by table."""
+
 
 def bounded(summary: pd.DataFrame) -> pd.DataFrame:
     """Cut the intervals of accuracies and shares off at 0 and 1: no mean can lie beyond.

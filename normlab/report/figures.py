@@ -21,6 +21,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from numpy.typing import NDArray
 
 from normlab import formatting as fmt
+from normlab.data.datasets import Dataset
 from normlab.report import figure_tables, looks
 
 Images = NDArray[np.uint8]
@@ -28,6 +29,7 @@ Images = NDArray[np.uint8]
 GREY = "#5F6368"
 PAPER = "#E8EAED"
 STYLE = Path(__file__).with_name("figures.mplstyle")
+NUMBERED, NAMED = 12, 40  # classes
 WIDTH = 9  # inches, hence 1,260 pixels: a README shows them at about two thirds
 
 
@@ -129,14 +131,18 @@ def final_accuracies(points: pd.DataFrame, means: pd.DataFrame) -> Figure:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
     axes.ticklabel_format(axis="x", useOffset=False)
-    known = "with its 95 % t interval over seeds" if means["low"].notna().any() else "no interval"
+    known = (
+        "with its 95 % interval over seeds and images"
+        if means["low"].notna().any()
+        else "no interval"
+    )
     _caption(figure, f"small: one per seed; large: their mean, {known}")
     return figure
 
 
 @_styled()
 def misclassified_images(
-    misclassified: pd.DataFrame, images: Mapping[int, Images], label: str, noun: str
+    misclassified: pd.DataFrame, images: Mapping[int, Images], label: str, dataset: Dataset
 ) -> Figure:
     """Draw the ten `hardest` test images of one variant, five to a row.
 
@@ -146,18 +152,21 @@ def misclassified_images(
         As for `figure_tables.hardest`.
     images : mapping
         The (side, side) uint8 image of each index in `misclassified`.
-    label, noun : str
-        Of the variant, and of what an image shows.
+    label, dataset
+        The variant's name, and what the images are of.
     """
+    noun = dataset.noun
     figure = _figure(f"Test {noun}s that {label} misreads for most seeds", 5)
     panels = figure.subplots(2, 5).ravel()
     chosen = figure_tables.hardest(misclassified, len(panels))
     for axes, row in zip(panels, chosen.to_dict("records"), strict=False):
+        true, predicted = (dataset.names[row[name]] for name in ("true", "predicted"))
+        between = ", " if len(true + predicted) <= 6 else ",\n"
         axes.imshow(images[row["index"]], vmin=0, vmax=255)
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set(visible=True, color=PAPER)
         axes.set_title(
-            f"true {row['true']}, predicted {row['predicted']}\n"
+            f"true {true}{between}predicted {predicted}\n"
             f"p = {row['probability']:.2f}, {fmt.many(row['seeds'], 'seed')}",
             fontsize=10,
         )
@@ -168,38 +177,40 @@ def misclassified_images(
 
 
 @_styled()
-def confusion_matrices(confusion: pd.DataFrame, noun: str) -> Figure:
+def confusion_matrices(confusion: pd.DataFrame, dataset: Dataset) -> Figure:
     """Draw the confusion matrix of every series, only the errors coloured, all on one scale.
 
     Parameters
     ----------
     confusion : DataFrame
         Columns series, true, predicted, count, with a row for each pair of classes.
-    noun : str
-        What an image shows.
+    dataset : Dataset
+        Of more classes than `NUMBERED` no counts are written, of more than `NAMED` no names.
     """
     classes = confusion["true"].nunique()
     ordered = confusion.sort_values(["true", "predicted"]).groupby("series", sort=False)["count"]
-    names = confusion["series"].unique()
-    matrices = [ordered.get_group(name).to_numpy().reshape(classes, classes) for name in names]
+    series = confusion["series"].unique()
+    matrices = [ordered.get_group(name).to_numpy().reshape(classes, classes) for name in series]
+    names = dataset.names[: classes if classes <= NAMED else 0]
+    turned, pt = (90, 8) if any(len(name) > 3 for name in names) else (0, 10)
     right = np.eye(classes, dtype=bool)
     most = max(1, *(counts[~right].max() for counts in matrices))
     columns = min(3, len(matrices))
     lines = -(-len(matrices) // columns)
-    figure = _figure(f"Which test {noun}s are taken for which", 0.95 + 3.1 * lines)
+    figure = _figure(f"Which test {dataset.noun}s are taken for which", 0.95 + 3.1 * lines)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).ravel()
-    for axes, name, counts in zip(panels, names, matrices, strict=False):
+    for axes, name, counts in zip(panels, series, matrices, strict=False):
         axes.imshow(np.ma.array(counts, mask=right), cmap="Oranges", vmin=0, vmax=most)
-        axes.set_facecolor(PAPER)
-        for true, predicted in np.argwhere(counts):
+        axes.set(facecolor=PAPER, xlabel="predicted")
+        for true, predicted in np.argwhere(counts) if classes <= NUMBERED else ():
             count = counts[true, predicted]
             style: dict[str, Any] = {"color": "white" if count > 0.6 * most else "black"}
             if true == predicted:
                 style = {"color": GREY, "fontsize": 6.5}
             axes.text(predicted, true, str(count), ha="center", va="center", **style)
-        errors = f"{counts[~right].sum():,} errors in {counts.sum():,}"
-        axes.set_title(f"{name}: {errors}", fontsize=10)
-        axes.set(xticks=range(classes), yticks=range(classes), xlabel="predicted")
+        axes.set_title(f"{name}: {counts[~right].sum():,} errors in {counts.sum():,}", fontsize=pt)
+        axes.set_xticks(range(len(names)), names, rotation=turned)
+        axes.set_yticks(range(len(names)), names)
         _bare(axes)
     for axes in panels[::columns]:
         axes.set_ylabel("true")

@@ -52,6 +52,8 @@ class Inputs(NamedTuple):
     findings: Mapping[str, Row]
     """By the names of their claims."""
     reported: Mapping[str, float]
+    smallest_difference: float
+    """Of two normalizations' accuracies: less does not matter. A fraction."""
     params: dict[str, Any]
     study_params: dict[str, Any]
     locks: dict[str, dict[str, Any]]

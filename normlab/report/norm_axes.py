@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from typing import Any
 
-from normlab.network.architecture import REFERENCE, largest_divisor
+from normlab.network.architecture import REFERENCE, Architecture, largest_divisor
 
-# Pixels of the boxes: for a channel, for a pixel of the side, for an image of the batch.
+# Pixels of the boxes: for a channel, for a pixel of the side where images have 28 and less where
+# they have more, for an image of the batch.
 CHANNEL, SIDE, IMAGE = 4.0, 2.3, (0.22, 0.13)
 
 
-def normalized(gn_groups: int, batch: int) -> list[dict[str, Any]]:
+def normalized(
+    gn_groups: int, batch: int, architecture: Architecture = REFERENCE
+) -> list[dict[str, Any]]:
     """Work out what each normalization averages over, in every layer, and draw it to scale.
 
     Parameters
@@ -18,6 +21,8 @@ def normalized(gn_groups: int, batch: int) -> list[dict[str, Any]]:
         At most so many groups.
     batch
         Images of a batch.
+    architecture
+        The network's.
 
     Returns
     -------
@@ -33,24 +38,29 @@ def normalized(gn_groups: int, batch: int) -> list[dict[str, Any]]:
         "Layer norm": ("space and all channels", lambda channels: (1, channels)),
         "Instance norm": ("space alone", lambda _: (1, 1)),
     }
+    pixel = SIDE * min(1, REFERENCE.side / architecture.side)
     return [
         {
             "name": name,
             "axes": axes,
             "boxes": [
-                box(batch, channels, side, *shared(channels)) for channels, side in REFERENCE.shapes
+                box(batch, channels, side, *shared(channels), pixel)
+                for channels, side in architecture.shapes
             ],
         }
         for name, (axes, shared) in kinds.items()
     ]
 
 
-def box(batch: int, channels: int, side: int, own_images: int, own_channels: int) -> dict[str, Any]:
+def box(
+    batch: int, channels: int, side: int, own_images: int, own_channels: int, pixel: float
+) -> dict[str, Any]:
     """Draw a layer's output as a box, channels down, side across, batch into the depth.
 
-    Images and channels that share a mean and variance are the front and the top of it.
+    Images and channels that share a mean and variance are the front and the top of it; `pixel` is
+    the width of one.
     """
-    width, height = SIDE * side, CHANNEL * channels
+    width, height = pixel * side, CHANNEL * channels
     top = IMAGE[1] * batch
 
     def point(across: float, down: float, deep: float) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,8 @@ from normlab.studies import STUDIES
 BADGES = {
     "supported": ("✓", "good"),
     "contradicted": ("✕", "bad"),
-    "not shown": ("○", "open"),
+    "no effect that matters": ("≈", "even"),
+    "open": ("○", "open"),
     "better": ("▲", "good"),
     "worse": ("▼", "bad"),
     "no difference shown": ("○", "open"),
@@ -38,10 +39,9 @@ BADGES = {
 """Sign and tone of each verdict: on claims, and on pairs of variants."""
 
 TESTS = {
-    "trend": "Page’s trend test",
-    "contrast": "sign-flip test",
-    "non-inferiority": "no loss that matters",
-    "ratio": "counted",
+    "trend": "Cuzick’s trend test, by permutation",
+    "contrast": "permutation test, or of more than two arms Welch’s",
+    "non-inferiority": "Welch’s test of the loss that would matter",
 }
 HARDEST = 8  # images shown of each variant
 SHOWN = 40  # images shown of those that all models miss
@@ -50,18 +50,22 @@ SHOWN = 40  # images shown of those that all models miss
 def render(inputs: Inputs) -> str:
     """Write the page, in one piece."""
     series, found = looks.named(inputs.variants.values()), inputs.findings
+    architecture = REFERENCE._replace(**inputs.dataset.asks)
+    groups, batch = inputs.params["gn_groups"], inputs.params["batch_size"]
     page = _environment().get_template("page.html.j2")
     return page.render(
         answer=answer(inputs),
         inputs=inputs,
         series=series,
         comparison=sections.comparison(inputs, series),
-        effects=[effect(pair, "difference") for pair in inputs.comparisons],
+        effects=on_one_scale(inputs.comparisons, inputs.smallest_difference),
         curves=sections.curve_figures(inputs, series),
-        layers=REFERENCE.shapes,
-        normalized=norm_axes.normalized(inputs.params["gn_groups"], inputs.params["batch_size"]),
+        layers=architecture.shapes,
+        normalized=norm_axes.normalized(groups, batch, architecture),
         parameters=sections.parameter_figure(inputs, series),
-        findings={name: finding | {"drawn": effect(finding)} for name, finding in found.items()},
+        findings={name: row | {"drawn": effect(row)} for name, row in found.items()},
+        standings=Counter(finding["registration"] for finding in found.values()),
+        easier=sections.easier(inputs),
         verdicts=Counter(sorted((f["verdict"] for f in found.values()), key=list(BADGES).index)),
         studies=sections.studies(inputs),
         missed=missed(inputs),
@@ -161,31 +165,37 @@ def _shown(pair: Mapping[str, Any]) -> str:
     )
 
 
-def effect(values: Mapping[str, Any], key: str = "effect") -> dict[str, float] | None:
-    """Place an effect and its interval on a line, in percent of its length.
-
-    Parameters
-    ----------
-    values
-        The effect under `key`, low and high (which may be None), and perhaps the unit and the
-        smallest effect of interest. A factor goes on a log scale, on which no effect is 1.
+def effect(finding: Mapping[str, Any]) -> dict[str, float] | None:
+    """Place a finding's effect and its interval on a line, in percent of its length.
 
     Returns
     -------
     Places zero and at, perhaps low and high, perhaps left and right of what is too small to matter;
-    None where there is no effect to place.
+    None where there is no effect to place. A factor is on a log scale, where no effect is 1.
     """
-    scale = math.log if values.get("unit") == "times" else float
-    given = {"at": values[key], "low": values["low"], "high": values["high"]}
+    scale = math.log if finding["unit"] == "times" else float
+    given = {"at": finding["effect"], "low": finding["low"], "high": finding["high"]}
     places = {name: scale(value) for name, value in given.items() if value is not None}
     if "at" not in places:
         return None
-    if (smallest := values.get("smallest_effect")) is not None:
+    if (smallest := finding["smallest_effect"]) is not None:
         places |= {"left": -abs(scale(smallest)), "right": abs(scale(smallest))}
-    places["zero"] = 0.0
-    low, high = min(places.values()), max(places.values())
+    return _on_line([places | {"zero": 0.0}])[0]
+
+
+def on_one_scale(pairs: Sequence[Mapping[str, Any]], smallest: float) -> list[dict[str, float]]:
+    """Place the pairs' differences on lines of one scale, as `effect` does."""
+    band = {"left": -smallest, "right": smallest, "zero": 0.0}
+    return _on_line(
+        [band | {"at": m["difference"], "low": m["low"], "high": m["high"]} for m in pairs]
+    )
+
+
+def _on_line(rows: Sequence[dict[str, float]]) -> list[dict[str, float]]:
+    values = [value for row in rows for value in row.values()]
+    low, high = min(values, default=0.0), max(values, default=0.0)
     room = 100 / (1.24 * (high - low) or 1.0)
-    return {name: round(50 + room * (v - (low + high) / 2), 2) for name, v in places.items()}
+    return [{n: round(50 + room * (v - (low + high) / 2), 2) for n, v in r.items()} for r in rows]
 
 
 def missed(inputs: Inputs) -> dict[str, Any]:
@@ -198,7 +208,7 @@ def missed(inputs: Inputs) -> dict[str, Any]:
     (`every`), and its `hardest` others. An image has its index, true class, pixels, and what each
     variant reads.
     """
-    wrong = inputs.misclassified
+    wrong, names = inputs.misclassified, inputs.dataset.names
     seeds = inputs.test_curves.groupby("series", sort=False)["seed"].nunique()
 
     def image(index: int) -> dict[str, Any]:
@@ -207,8 +217,8 @@ def missed(inputs: Inputs) -> dict[str, Any]:
         for label, count in seeds.items():
             votes = Counter(rows.loc[rows["series"] == label, "predicted"].tolist())
             votes[true] += count - votes.total()
-            read.append(f"{label} reads {readings(votes)}")
-        return {"index": index, "true": true, "read": read, "image": inputs.images[index]}
+            read.append(f"{label} reads {readings(votes, names)}")
+        return {"index": index, "true": names[true], "read": read, "image": inputs.images[index]}
 
     times = wrong.groupby("index").size()
     by_all = times.index[times == seeds.sum()]
@@ -233,13 +243,13 @@ def missed(inputs: Inputs) -> dict[str, Any]:
     }
 
 
-def readings(votes: Mapping[int, int]) -> str:
-    """Say which classes the seeds of a variant read, the most frequent first."""
+def readings(votes: Mapping[int, int], names: Sequence[str]) -> str:
+    """Say which classes, by their names, the seeds of a variant read, the most frequent first."""
     ranked = sorted(((-count, read) for read, count in votes.items() if count))
     if len(ranked) == 1:
-        return f"{ranked[0][1]}"
+        return names[ranked[0][1]]
     total = sum(votes.values())
-    return ", ".join(f"{read} ({-count} of {total})" for count, read in ranked)
+    return ", ".join(f"{names[read]} ({-count} of {total})" for count, read in ranked)
 
 
 def packages(requirements: str) -> list[tuple[str, str, bool]]:

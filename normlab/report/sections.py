@@ -115,7 +115,7 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
                     name for name, row in inputs.findings.items() if row["study"] == study
                 ],
                 "run": f"{fmt.many(own['epochs'], 'epoch')}, "
-                f"{fmt.many(len(own['seeds']), 'seed')} per arm, "
+                f"{fmt.many(own['seeds'], 'seed')} per arm, "
                 f"{size:,} training images",
             }
         )
@@ -158,6 +158,22 @@ def sizes(study: str, inputs: Inputs) -> list[Block]:
     return [
         Block([Figure(f"{study}_accuracy", "Test accuracy by batch size", chart, numbers)], series)
     ]
+
+
+def easier(inputs: Inputs) -> dict[str, int]:
+    """Count the arms of the studies whose validation images come out below the test images.
+
+    Validation images are of the training split, and no trial counted has learnt from them: so this
+    tells which split is the easier one.
+    """
+    pairs = [
+        (val["mean"], test["mean"])
+        for tables in inputs.studies.values()
+        for val, test in zip(
+            tables.measured("val_accuracy"), tables.measured("test_accuracy"), strict=False
+        )
+    ]
+    return {"arms": len(pairs), "below": sum(val < test for val, test in pairs)}
 
 
 def replication(study: str, inputs: Inputs) -> list[Block]:

@@ -1,31 +1,34 @@
-"""Trials as tasks on Dask: on this machine's cores, or wherever Dask's configuration points.
+"""Where tasks run: on this machine's cores, or wherever Dask's configuration points."""
 
-An epoch is a task and a trial a chain of them. That lets three trials keep two cores busy to the
-end, and every epoch that comes back is one that an interrupted run need not repeat.
-"""
-
-import operator
+import asyncio
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver
-from typing import Any, TypeVar
+from pathlib import Path
 
-import cloudpickle
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, LocalCluster, Security
+from distributed.comm import connect as connect_to
 from distributed.utils import get_mp_context
 
-import normlab
-
-T = TypeVar("T")
+from normlab.errors import InputError
+from normlab.training.crew import PATIENCE, SILENCE
 
 WORKERS = {
     "distributed.worker.multiprocessing-method": "forkserver",
     # It would stop every process a hundred times a second to note where it is.
     "distributed.worker.profile.enabled": False,
+    "distributed.scheduler.worker-ttl": f"{SILENCE:.0f}s",
+    # How long one that starts anew may take, on a machine that is busy.
+    "distributed.deploy.lost-worker-timeout": "5 minutes",
+    "distributed.scheduler.active-memory-manager.start": False,
+    # What listens has no pages.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
 }
 # Each training step takes and frees the same megabytes: left to its defaults, the C library
 # returns them to the system every time and gets them back a page fault at a time. It reads these
@@ -36,6 +39,11 @@ ALLOCATION = {
     "MALLOC_TRIM_THRESHOLD_": str(2**32),
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
+# What a UNIX socket's path may have, less the null at its end, where that is least (macOS); and
+# what multiprocessing appends to the folder for temporary files.
+LONGEST_SOCKET = 103
+SOCKET = "/pymp-xxxxxxxx/listener-xxxxxxxx"
+SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - a private one is made in it
 
 
 def start_forkserver(module: str) -> None:
@@ -45,6 +53,11 @@ def start_forkserver(module: str) -> None:
     workers, which have what that process has imported, need not. They get their allocation from
     it, and they ignore Ctrl-C. A terminal sends that to all processes at once; workers that died
     of it would each print a traceback and be started again, before the stage could end them.
+
+    Raises
+    ------
+    InputError
+        If there is no folder for its socket.
     """
     if _scheduler():
         return
@@ -52,11 +65,13 @@ def start_forkserver(module: str) -> None:
         # Dask sets a list of its own when it makes the context, which would replace this one.
         get_mp_context().set_forkserver_preload(["distributed", module])
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    environment = dict(os.environ)
+    environment, folder = dict(os.environ), tempfile.tempdir
     os.environ.update(ALLOCATION)
+    tempfile.tempdir = _short_folder()
     try:
         forkserver.ensure_running()
     finally:
+        tempfile.tempdir = folder
         signal.signal(signal.SIGINT, before)
         for name in ALLOCATION:
             del os.environ[name]
@@ -69,66 +84,60 @@ def connect(chains: int) -> Iterator[Client]:
 
     A scheduler is configured as for any Dask program, for instance by `DASK_SCHEDULER_ADDRESS`;
     our code travels to its workers with the tasks, so they need our dependencies but not us. A
-    cluster of our own has a single-threaded worker per core, at most one per chain of tasks.
-    """
-    if _scheduler():
-        with Client() as client:
-            yield client
-        return
-    start_forkserver("normlab.training")
-    with dask.config.set(WORKERS):
-        workers = min(CPU_COUNT, chains)
-        with (
-            LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0") as own,
-            Client(own) as client,
-        ):
-            yield client
-
-
-def call(client: Client, function: Callable[[], T]) -> T:
-    """Call `function` on a worker and return its result, or raise what it raised."""
-    sent = _send(client, function, everywhere=False)
-    result: T = client.submit(operator.call, sent, pure=False).result()
-    return result
-
-
-def run_chains(
-    client: Client,
-    chains: Sequence[tuple[Callable[[Any, Any], T], Any, int]],
-    shared: Any,
-) -> Iterator[tuple[int, T]]:
-    """Apply each chain's `step(state, shared)` repeatedly; yield every state as it comes.
-
-    Parameters
-    ----------
-    chains
-        A step, the state it starts from and how often to apply it.
-    shared
-        Data all steps read; sent to every worker once, as is every distinct step.
-
-    Yields
-    ------
-    Which chain, counted from 0, and its state after one more step.
+    cluster of our own has a single-threaded worker per core, at most one per chain of tasks. It
+    listens on the loopback alone, to what has the keys that are made for it and kept in memory.
 
     Raises
     ------
-    Exception
-        Whatever a step raised; the other chains are abandoned.
+    InputError
+        If the scheduler does not answer, or workers cannot be started here.
     """
-    distinct = {id(step): step for step, _, _ in chains}
-    steps = {key: _send(client, step, everywhere=True) for key, step in distinct.items()}
-    data = _send(client, shared, everywhere=True)
-    chain_of = {}
-    for which, (step, state, count) in enumerate(chains):
-        link = _send(client, state, everywhere=False)
-        for left in range(count, 0, -1):
-            # The chain with most steps left goes first, so that all end together.
-            link = client.submit(
-                operator.call, steps[id(step)], link, data, pure=False, priority=left
-            )
-            chain_of[link] = which
-    for future, state in as_completed(chain_of, loop=client.loop, with_results=True):
-        yield chain_of[future], state
+    if address := _scheduler():
+        with _client(address) as client:
+            yield client
+        return
+    start_forkserver("normlab.training")
+    with (
+        dask.config.set(WORKERS),
+        _own_cluster(min(CPU_COUNT, chains)) as own,
+        Client(own) as client,
+    ):
+        yield client
+
+
+async def _greet(address: str) -> None:
+    """Connect; without a time limit, Dask waits for ever for one that takes calls and is silent."""
+    arguments = Security().get_connection_args("client")
+    connecting = connect_to(address, timeout=PATIENCE / 2, **arguments)
+    (await asyncio.wait_for(connecting, PATIENCE)).abort()
+
+
+def _client(address: str) -> Client:
+    try:
+        asyncio.run(_greet(address))
+        return Client(address, timeout=PATIENCE / 2)
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
+        why = str(error.__cause__ or error).partition("\n")[0] or type(error).__name__
+        raise InputError(
+            f"scheduler: got {address}, which does not answer ({why}), allowed: the address of a "
+            "Dask scheduler that runs"
+        ) from error
+
+
+def _own_cluster(workers: int) -> LocalCluster:
+    try:
+        return LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            # Dask would pause a worker that has more than its share, without a word.
+            memory_limit=0,
+            host="127.0.0.1",
+            security=Security.temporary(),
+            scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        )
+    except (OSError, RuntimeError) as error:
+        why = str(error.__cause__ or error).partition("\n")[0]
+        raise InputError(f"workers: cannot be started here: {why}") from error
 
 
 def _scheduler() -> str | None:
@@ -136,15 +145,14 @@ def _scheduler() -> str | None:
     return address
 
 
-def _send(client: Client, value: Any, everywhere: bool) -> Any:
-    """Put `value` on a worker or on all, with its code if they are not our own."""
-    if client.cluster is not None:
-        (sent,) = client.scatter([value], broadcast=everywhere, hash=False)
-        return sent
-    cloudpickle.register_pickle_by_value(normlab)
-    try:
-        pickled = cloudpickle.dumps(value)
-    finally:
-        cloudpickle.unregister_pickle_by_value(normlab)
-    (sent,) = client.scatter([pickled], broadcast=everywhere, hash=False)
-    return client.submit(cloudpickle.loads, sent, pure=False)
+def _short_folder() -> str:
+    """Where a socket's path is short enough; the folder for temporary files if that is."""
+    own = tempfile.gettempdir()
+    for folder in (own, *SHORT_FOLDERS):
+        fits = len(os.fsencode(folder + SOCKET)) <= LONGEST_SOCKET
+        if fits and Path(folder).is_dir() and os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    raise InputError(
+        f"TMPDIR: got {own}, which is too long for a socket, allowed: at most "
+        f"{LONGEST_SOCKET - len(SOCKET)} bytes"
+    )

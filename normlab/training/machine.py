@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import torch
 
-from normlab.data import augment
 from normlab.errors import InputError
 from normlab.network import compiled, known_answer, networks, plans
 from normlab.training.recipe import Recipe
@@ -38,12 +37,12 @@ def resolve(recipe: Recipe) -> Machine:
     kind = f"{device}, {str(dtype).removeprefix('torch.')}"
     why = "PyTorch"
     if device.type == "cpu" and dtype == torch.float32:
-        network = networks.build(recipe.variant, **recipe.norm_params)
-        found = plans.plan(network, augment.SIDE)
+        network = networks.build(recipe.variant, recipe.architecture, **recipe.norm_params)
+        found = plans.plan(network, recipe.architecture)
         if isinstance(found, plans.Plan):
-            known_answer.check()
+            arithmetic = f"engine {known_answer.check(found)}"
             name = f"{kind}, the engine for {compiled.processor().name}"
-            return Machine(device, dtype, found, name, f"engine {known_answer.ARITHMETIC}")
+            return Machine(device, dtype, found, name, arithmetic)
         why = f"PyTorch, since the engine does not know {found.reason}"
     name = f"{kind}, {why}: results belong to this machine"
     return Machine(device, dtype, None, name, f"{kind}, PyTorch {torch.__version__}")

@@ -23,14 +23,14 @@ def train_epoch(
         # On a CPU all that is used here is deterministic, and the switch costs time.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else PyTorch refuses
         torch.use_deterministic_algorithms(True)
-    network = networks.build(recipe.variant, **recipe.norm_params)
+    network = networks.build(recipe.variant, recipe.architecture, **recipe.norm_params)
     network.load_state_dict(_tensors(state.weights))
     network.to(device).train()
     saved = _tensors(state.momentum)
     momentum = {name: saved[name].to(device) for name, _ in network.named_parameters()}
     # Kept on the device: to fetch a value would wait for all work there.
     loss_sum, correct = torch.zeros((), device=device), torch.zeros((), device=device)
-    for batch, target in augmented_batches(data, draws, recipe.batch_size, device):
+    for batch, target in augmented_batches(recipe, data, draws, device):
         with torch.autocast(device.type, torch.bfloat16, enabled=machine.dtype == torch.bfloat16):
             outputs = network(batch)
         loss = nn.functional.cross_entropy(outputs.float(), target)
@@ -48,27 +48,31 @@ def train_epoch(
         arrays(momentum),
         float(loss_sum) / count,
         int(correct) / count,
-        *validate(network, data, device),
+        *validate(recipe, network, data, device),
     )
 
 
 def augmented_batches(
-    data: Data, draws: Draws, batch_size: int, device: torch.device
+    recipe: Recipe, data: Data, draws: Draws, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield augmented, standardized images, (b, 1, 28, 28) float32, and labels, (b,) int64."""
+    """Yield augmented, standardized images, (b, 1, s, s) float32, and labels, (b,) int64."""
     images = torch.from_numpy(augment.pad(data.train_images)).to(device)
     labels = torch.from_numpy(data.train_labels).long().to(device)
-    positions = torch.from_numpy(augment.grid()).to(device)
-    chosen_of = torch.from_numpy(draws.order).to(device).split(batch_size)
-    maps_of = torch.from_numpy(draws.maps).to(device).split(batch_size)
+    positions = torch.from_numpy(augment.grid(recipe.architecture.side)).to(device)
+    chosen_of = torch.from_numpy(draws.order).to(device).split(recipe.batch_size)
+    maps_of = torch.from_numpy(draws.maps).to(device).split(recipe.batch_size)
     for chosen, maps in zip(chosen_of, maps_of, strict=True):
         sources = augment.source_pixels(maps, positions).long()
-        yield networks.standardize(images[chosen].gather(1, sources)), labels[chosen]
+        pixels = images[chosen].gather(1, sources)
+        yield networks.standardize(pixels, recipe.architecture), labels[chosen]
 
 
-def validate(network: nn.Module, data: Data, device: torch.device) -> tuple[float, float]:
+def validate(
+    recipe: Recipe, network: nn.Module, data: Data, device: torch.device
+) -> tuple[float, float]:
     """Mean cross-entropy (nats) and fraction correct on the validation images."""
-    outputs = networks.logits(network, torch.from_numpy(data.val_images).to(device)).cpu()
+    images = torch.from_numpy(data.val_images).to(device)
+    outputs = networks.logits(network, images, of=recipe.architecture).cpu()
     return networks.loss_and_accuracy(outputs, torch.from_numpy(data.val_labels).long())
 
 

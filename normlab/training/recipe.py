@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from normlab.data import augment
+from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.engine import Arrays
 
 
@@ -16,7 +17,7 @@ class Recipe:
 
     variant: str
     norm_params: dict[str, Any]
-    """Of the variant's normalization."""
+    """Of the variant's normalization, and what else `networks.build` is told."""
     epochs: int
     batch_size: int
     lr: float
@@ -30,10 +31,12 @@ class Recipe:
     augmentation: augment.Ranges
     device: str
     precision: str
+    architecture: Architecture = REFERENCE
+    """Of the network, as the data ask for it."""
 
 
 class Data(NamedTuple):
-    """Training and validation images, (n, 28, 28) uint8, and their labels, (n,) uint8."""
+    """Training and validation images, (n, s, s) uint8, and their labels, (n,) uint8."""
 
     train_images: NDArray[np.uint8]
     train_labels: NDArray[np.uint8]

@@ -25,7 +25,7 @@ INITIAL, ORDER, AUGMENTATION = range(3)
 
 def start(recipe: Recipe, seed: int) -> State:
     """State of a trial before its first epoch; the same seed starts all variants alike."""
-    network = networks.build(recipe.variant, **recipe.norm_params)
+    network = networks.build(recipe.variant, recipe.architecture, **recipe.norm_params)
     networks.initialize(network, _rng(seed, INITIAL))
     velocity = {name: torch.zeros_like(p) for name, p in network.named_parameters()}
     return State(seed, 0, pytorch.arrays(network.state_dict()), pytorch.arrays(velocity), {})
@@ -40,7 +40,7 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
     Raises
     ------
     InputError
-        If the loss or a weight is no longer finite.
+        If the loss or a weight is no longer finite, or there is not enough memory for a batch.
     """
     torch.set_num_threads(1)
     machine = resolve(recipe)
@@ -48,7 +48,13 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
     lr = learning_rate(recipe, epoch)
     draws = draw(recipe, state.seed, epoch, len(data.train_labels))
     train = _by_engine if machine.plan is not None else pytorch.train_epoch
-    after = train(recipe, machine, lr, state, data, draws)
+    try:
+        after = train(recipe, machine, lr, state, data, draws)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise InputError(
+            f"{recipe.variant}, seed {state.seed}, epoch {epoch}: not enough memory for a batch; "
+            f"a smaller one needs less (batch_size is {recipe.batch_size})"
+        ) from None
     _refuse_infinite(recipe, state.seed, epoch, after)
     row = history_row(recipe, state.seed, epoch, after)
     return State(state.seed, epoch, after.weights, after.momentum, row)
@@ -57,7 +63,8 @@ def train_epoch(recipe: Recipe, state: State, data: Data) -> State:
 def draw(recipe: Recipe, seed: int, epoch: int, count: int) -> Draws:
     """Draw the order of `count` images in an epoch and their affine maps."""
     order = _rng(seed, ORDER, epoch).permutation(count)
-    maps = augment.draw(_rng(seed, AUGMENTATION, epoch), count, recipe.augmentation)
+    rng, side = _rng(seed, AUGMENTATION, epoch), recipe.architecture.side
+    maps = augment.draw(rng, count, recipe.augmentation, side)
     return Draws(order, maps)
 
 
@@ -81,6 +88,23 @@ def history_row(recipe: Recipe, seed: int, epoch: int, after: Epoch) -> dict[str
         row["l1_penalty"] = recipe.l1_lambda * l1_norm(penalized)
     row["weights"] = engine.fingerprint(after.weights)
     return row
+
+
+def divergence(recipe: Recipe, state: State) -> str | None:
+    """Say of a trial that has ended that it diverged though its numbers are finite, if it did.
+
+    A network that learns nothing ends at the loss of guessing, of calling all classes equally
+    likely, which is a result like another; one that ends a tenth above it has been driven away.
+    """
+    loss = max(state.row["train_loss"], state.row["val_loss"])
+    guessing = math.log(recipe.architecture.classes)
+    if loss <= 1.1 * guessing:
+        return None
+    return (
+        f"{recipe.variant}, seed {state.seed}: diverged: its loss ends at {loss:.3g}, above the "
+        f"{guessing:.2f} of guessing; most likely the learning rate is too high (lr is "
+        f"{recipe.lr:g})"
+    )
 
 
 def l1_norm(arrays: list[NDArray[np.float32]]) -> float:

@@ -1,6 +1,6 @@
 """What all training stages do: run trials on the cluster and keep each epoch as it comes."""
 
-import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,9 +12,12 @@ from tqdm import tqdm
 
 from normlab import files
 from normlab.arms import Arm
-from normlab.data import augment, datasets
+from normlab.data import augment, datasets, validation
+from normlab.errors import InputError
 from normlab.network import networks
-from normlab.training import checkpoints, cluster, machine, trial
+from normlab.network.architecture import REFERENCE, Architecture
+from normlab.training import chains, checkpoints, cluster, limits, machine, trial
+from normlab.training.crew import Crew, Kind, say
 from normlab.training.recipe import Data, Recipe, State
 
 SPLIT = Path("data/train")
@@ -46,45 +49,84 @@ def run(trials: Sequence[Trial], data: Data, history: Path, kept: Path) -> list[
     """
     title = trials[0].arm.study
     with cluster.connect(len(trials)) as client:
-        folders = _checkpoint_folders(client, title, trials, data, kept)
+        at_once = _at_once(client, len(trials))
+        asked = [planned.recipe for planned in trials], len(data.train_labels), at_once
+        workers = Crew(client, partial(kind_of, *asked))
+        folders = _checkpoint_folders(workers, title, trials, data, kept)
         states = [
             checkpoints.load_states(folder, planned.seed, planned.recipe.epochs)
             for planned, folder in zip(trials, folders, strict=True)
         ]
-        chains = []
+        planned_chains = []
         steps = {id(t.recipe): partial(trial.train_epoch, t.recipe) for t in trials}
         for planned, before in zip(trials, states, strict=True):
             state = before[-1] if before else trial.start(planned.recipe, planned.seed)
             left = planned.recipe.epochs - state.epoch
-            chains.append((steps[id(planned.recipe)], state, left))
+            planned_chains.append((steps[id(planned.recipe)], state, left))
         total, done = sum(t.recipe.epochs for t in trials), sum(map(len, states))
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
-            for which, state in cluster.run_chains(client, chains, data):
+            names = [f"{t.arm.name} seed {t.seed}" for t in trials]
+            for which, state in chains.run_chains(client, planned_chains, data, workers, names):
                 checkpoints.save_state(folders[which], state)
                 states[which] = sorted([*states[which], state], key=lambda one: one.epoch)
                 files.write_table(history, history_table(trials, states))
                 bar.set_postfix_str(_progress(trials[which].arm, state), False)
                 bar.update()
     files.write_table(history, history_table(trials, states))
+    for planned, ended in zip(trials, states, strict=True):
+        if line := trial.divergence(planned.recipe, ended[-1]):
+            say(line)
     return states
 
 
+def _at_once(client: Client, count: int) -> int:
+    """Say how many of `count` trials the machine with most workers trains at a time."""
+    hosts: Counter[str] = Counter()
+    for address, threads in client.nthreads().items():
+        hosts[address.rpartition(":")[0]] += threads
+    return min(count, max(hosts.values(), default=1))
+
+
 def _checkpoint_folders(
-    client: Client, title: str, trials: Sequence[Trial], data: Data, kept: Path
+    workers: Crew, title: str, trials: Sequence[Trial], data: Data, kept: Path
 ) -> list[Path]:
     """Say what computes the trials; return where each one's checkpoints are."""
-    recipes = {id(planned.recipe): planned.recipe for planned in trials}
-    machines = {
-        key: cluster.call(client, partial(machine.resolve, recipe))
-        for key, recipe in recipes.items()
-    }
-    names = ", ".join(dict.fromkeys(found.name for found in machines.values()))
-    tqdm.write(f"{title}: {len(trials)} trials on {names}", sys.stderr)
+    recipes = _distinct([planned.recipe for planned in trials])
+    kinds = workers.muster()
+    names = ", ".join(dict.fromkeys(name for kind in kinds for name in kind.names))
+    say(f"{title}: {len(trials)} trials on {names}")
     folders = {
-        key: checkpoints.folder(kept, recipe, data, machines[key].arithmetic)
-        for key, recipe in recipes.items()
+        id(recipe): checkpoints.folder(kept, recipe, data, arithmetic)
+        for recipe, arithmetic in zip(recipes, kinds[0].arithmetic, strict=True)
     }
     return [folders[id(planned.recipe)] for planned in trials]
+
+
+def _distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
+    return list({id(recipe): recipe for recipe in recipes}.values())
+
+
+def kind_of(recipes: Sequence[Recipe], count: int, at_once: int) -> Kind:
+    """Say what computes trials on the machine this runs on.
+
+    Parameters
+    ----------
+    recipes
+        Of each trial.
+    count
+        Images that a trial learns from.
+    at_once
+        How many trials a machine has to compute at a time.
+
+    Raises
+    ------
+    InputError
+        If it cannot compute them, or has too little memory.
+    """
+    if too_large := limits.what_does_not_fit(recipes, count, at_once):
+        raise InputError(too_large)
+    machines = [machine.resolve(recipe) for recipe in _distinct(recipes)]
+    return Kind(tuple(m.arithmetic for m in machines), tuple(m.name for m in machines))
 
 
 def _progress(arm: Arm, state: State) -> str:
@@ -111,7 +153,12 @@ def history_table(trials: Sequence[Trial], states: Sequence[Sequence[State]]) ->
     return table.rename(columns=TRAIN_EVAL) if trials[0].arm.on_training_images else table
 
 
-def recipe_of(variant: str, value: Callable[[str], Any]) -> Recipe:
+def recipe_of(
+    variant: str,
+    value: Callable[[str], Any],
+    architecture: Architecture = REFERENCE,
+    **network: object,
+) -> Recipe:
     """Make a variant's recipe from the parameters that its trials depend on, and no others.
 
     Parameters
@@ -120,12 +167,16 @@ def recipe_of(variant: str, value: Callable[[str], Any]) -> Recipe:
         A key of `networks.VARIANTS`.
     value
         Gives the value of a parameter by its name in `params.yaml`.
+    architecture
+        That the data ask for.
+    **network
+        What else `networks.build` is to be told.
     """
     known = networks.VARIANTS[variant]
     scale = value("affine_scale")
     return Recipe(
         variant=variant,
-        norm_params={name: value(name) for name in known.params},
+        norm_params={name: value(name) for name in known.params} | network,
         epochs=value("epochs"),
         batch_size=value("batch_size"),
         lr=value("lr"),
@@ -143,13 +194,19 @@ def recipe_of(variant: str, value: Callable[[str], Any]) -> Recipe:
         ),
         device=value("device"),
         precision=value("precision"),
+        architecture=architecture,
     )
+
+
+def read_architecture() -> Architecture:
+    """Make the architecture that the training split asks for."""
+    return REFERENCE._replace(**datasets.read(SPLIT).asks)
 
 
 def read_data(val_size: int, train_size: int | None) -> Data:
     """Read the training split and set the validation images apart."""
     images, labels = datasets.read_split(SPLIT, "train")
-    train, val = datasets.train_val_split(len(labels), val_size, train_size)
+    train, val = validation.train_val_split(len(labels), val_size, train_size)
     return Data(images[train], labels[train], images[val], labels[val])
 
 

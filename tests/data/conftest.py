@@ -84,6 +84,9 @@ def files(monkeypatch: pytest.MonkeyPatch, python: Callable[[str], None]) -> dic
     fakes = {name: idx.encode(array) for name, array in zip(NAMES, arrays, strict=True)}
     pinned = {name: datasets.Pinned(len(data), digest(data)) for name, data in fakes.items()}
     monkeypatch.setattr(datasets, "MNIST", datasets.MNIST._replace(files=pinned))
+    others = {name: datasets.Pinned(size, 64 * "0") for name, (size, _) in pinned.items()}
+    fashion = datasets.FASHION_MNIST._replace(files=others)
+    monkeypatch.setattr(datasets, "FASHION_MNIST", fashion)
     monkeypatch.setattr(MNIST, "mirrors", [])
     python('echo "ERROR: No matching distribution found" >&2; exit 1')
     return fakes

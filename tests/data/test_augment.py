@@ -16,7 +16,7 @@ def apply(images: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 def near_a_tie(maps: np.ndarray) -> np.ndarray:
     """Pixels whose source lies between two pixels, where float rounding decides."""
-    sources = maps.astype(np.float64) @ augment.grid() + augment.CENTRE
+    sources = maps.astype(np.float64) @ augment.grid() + augment.centre(augment.SIDE)
     return (np.abs(sources % 1 - 0.5) < 1e-4).any(axis=1).reshape(-1, 28, 28)
 
 
@@ -101,4 +101,4 @@ def test_every_map_that_can_be_drawn_is_finite_and_reads_inside_the_padded_image
     maps = augment.draw(np.random.default_rng(0), 1000, ranges)
     assert (np.abs(maps) <= augment.FARTHEST).all()
     sources = augment.source_pixels(maps, augment.grid())
-    assert ((sources >= 0) & (sources < augment.PADDED**2)).all()
+    assert ((sources >= 0) & (sources < (augment.SIDE + 2) ** 2)).all()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.typing import NDArray
 
-from normlab.data import datasets, idx
+from normlab.data import datasets, idx, validation
 from normlab.errors import InputError
 
 idx_arrays = arrays(
@@ -84,6 +84,7 @@ LABELS = np.array([3, 1, 4, 1, 5], np.uint8)
 @pytest.fixture
 def split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Five images as the training split, pinned instead of the real ones."""
+    (tmp_path / datasets.DESCRIPTION).write_text('{"dataset": "mnist"}')
     for name, array in zip(datasets.MNIST.splits["train"], (IMAGES, LABELS), strict=True):
         data = idx.encode(array)
         pinned = datasets.Pinned(len(data), hashlib.sha256(data).hexdigest())
@@ -133,20 +134,20 @@ sizes = st.integers(2, 400).flatmap(
 @given(sizes, st.data())
 def test_train_val_split_divides_the_images(size: tuple[int, int], data: st.DataObject) -> None:
     count, val_size = size
-    train, val = datasets.train_val_split(count, val_size, None)
+    train, val = validation.train_val_split(count, val_size, None)
     assert train.dtype == val.dtype == np.int64
     assert len(val) == val_size
     np.testing.assert_array_equal(np.sort(np.concatenate([train, val])), np.arange(count))
 
     train_size = data.draw(st.integers(1, count - val_size))
-    fewer, same_val = datasets.train_val_split(count, val_size, train_size)
+    fewer, same_val = validation.train_val_split(count, val_size, train_size)
     np.testing.assert_array_equal(same_val, val)
     np.testing.assert_array_equal(fewer, train[:train_size])
 
 
 def test_train_val_split_keeps_to_its_images() -> None:
     # A split that moved would make every committed result incomparable.
-    train, val = datasets.train_val_split(60_000, 5_000, 1_000)
+    train, val = validation.train_val_split(60_000, 5_000, 1_000)
     assert val[:5].tolist() == [39256, 10959, 44821, 42252, 41040]
     assert train[:5].tolist() == [16268, 52355, 10519, 12415, 1123]
     assert len(train) == 1_000
@@ -166,5 +167,5 @@ def test_train_val_split_refuses_the_impossible(
     val_size: int, train_size: int | None, message: str
 ) -> None:
     with pytest.raises(InputError) as raised:
-        datasets.train_val_split(10, val_size, train_size)
+        validation.train_val_split(10, val_size, train_size)
     assert str(raised.value) == message

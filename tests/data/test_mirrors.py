@@ -5,6 +5,7 @@ import pkgutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -84,6 +85,21 @@ class Server:
             self.part(body, length)(handler)
             handler.wfile.flush()
             self.closing.wait(60)
+
+        return answer
+
+    def trickling(self, body: bytes, headers: bool) -> Answer:
+        """Send a byte at a time, for ever: the body, or already the headers."""
+
+        def answer(handler: BaseHTTPRequestHandler) -> None:
+            if not headers:
+                self.part(b"", 10_000)(handler)
+            with suppress(OSError):
+                for byte in body * 1000:
+                    handler.wfile.write(bytes([byte]))
+                    handler.wfile.flush()
+                    if self.closing.wait(0.02):
+                        break
 
         return answer
 
@@ -190,6 +206,51 @@ def test_silent_mirror_is_left_at_once(
     _, lines = fetch_error(incoming)
     assert lines[0] == f"{server.url}: {TRAIN_IMAGES}.gz: unreachable (timed out)"
     assert server.asked == [f"/{TRAIN_IMAGES}.gz"]
+
+
+@pytest.mark.parametrize("headers", [False, True])
+def test_mirror_that_trickles_is_left(
+    incoming: Path, server: Server, monkeypatch: pytest.MonkeyPatch, headers: bool
+) -> None:
+    monkeypatch.setattr(sources, "SLOW_SECONDS", 0.5)
+    server.answers[f"/{TRAIN_IMAGES}.gz"] = [server.trickling(b"HTTP", headers)]
+    _, lines = fetch_error(incoming)
+    assert lines[0] == (
+        f"{server.url}: {TRAIN_IMAGES}.gz: unreachable (too little came within 0.5 s)"
+    )
+    assert server.asked == [f"/{TRAIN_IMAGES}.gz"]
+
+
+def test_mirror_that_is_slow_and_steady_is_heard_out(
+    incoming: Path, files: dict[str, bytes], server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "SLOW_SECONDS", 2)
+    monkeypatch.setattr(sources, "CHUNK", 100)
+    data = packed(files[TRAIN_IMAGES])
+
+    def slow(handler: BaseHTTPRequestHandler) -> None:
+        server.part(b"", len(data))(handler)
+        pieces = [data[i : i + 400] for i in range(0, len(data), 400)]
+        assert len(pieces) > 7
+        for piece in pieces:
+            handler.wfile.write(piece)
+            handler.wfile.flush()
+            server.closing.wait(0.3)
+
+    server.answers[f"/{TRAIN_IMAGES}.gz"] = [slow]
+    assert fetch(incoming) == (files, [])
+
+
+@pytest.mark.usefixtures("server")
+def test_name_server_that_says_nothing_is_left(
+    incoming: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = threading.Event()
+    monkeypatch.setattr(sources, "SLOW_SECONDS", 0.3)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: closing.wait(60))
+    _, lines = fetch_error(incoming)
+    closing.set()
+    assert lines[0].endswith(f"{TRAIN_IMAGES}.gz: unreachable (too little came within 0.3 s)")
 
 
 def test_mirror_with_another_file_is_refused(

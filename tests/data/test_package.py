@@ -69,9 +69,19 @@ def test_pip_that_fails_is_quoted_in_one_line(
 def test_pip_that_hangs_is_ended(
     incoming: Path, python: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "PIP_SECONDS", 0.2)
+    monkeypatch.setattr(sources, "PACKAGE_SLOW_SECONDS", 0.2)
     python("exec sleep 60")
-    assert package_line(incoming) == "pip was not done within 0.2 s"
+    assert package_line(incoming) == "too little came within 0.2 s"
+
+
+@pytest.mark.usefixtures("files")
+def test_pip_that_is_slow_has_its_time(
+    incoming: Path, python: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "PACKAGE_SLOW_SECONDS", 2)
+    piece = "sleep 0.5; head -c 1000 /dev/zero >> $TMPDIR/part"
+    python("; ".join([piece] * 5) + "; echo all there >&2; exit 1")
+    assert package_line(incoming) == "pip failed (all there)"
 
 
 @pytest.mark.usefixtures("files")

@@ -1,6 +1,8 @@
 """The folder that a person fills by hand, files in place, and the stage that takes both."""
 
+import json
 import os
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tests.data.conftest import (
 )
 
 ROOT = Path(__file__).parents[2]
+PARAMS = ROOT / "params.yaml"
 
 
 def put(path: Path, data: bytes) -> Path:
@@ -207,13 +210,19 @@ def test_a_data_set_may_do_without_mirrors_and_package(
 
 
 def written(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    """Return the files of a split, whose description is MNIST's."""
+    found = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert json.loads(found.pop(datasets.DESCRIPTION, b'{"dataset": "mnist"}')) == {
+        "dataset": "mnist"
+    }
+    return found
 
 
 def test_the_stage_writes_both_splits_or_nothing(
     tmp_path: Path, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    shutil.copy(PARAMS, tmp_path)
     for name in NAMES[:3]:
         put(download.INCOMING / name, files[name])
     with pytest.raises(InputError, match=rf"^no source has {TEST_LABELS}: .* in data/incoming/ "):
@@ -240,6 +249,7 @@ def test_the_stage_takes_what_the_project_has_for_an_experiment_in_a_folder_belo
     put(tmp_path / download.TEST / TEST_IMAGES, files[TEST_IMAGES])
     put(tmp_path / download.INCOMING / "labels.gz", packed(files[TEST_LABELS]))
     monkeypatch.chdir(experiment)
+    shutil.copy(PARAMS, experiment)
     download.main()
     assert written(download.TRAIN) | written(download.TEST) == files
     assert list(written(tmp_path / download.TEST)) == [TEST_IMAGES]

@@ -1,8 +1,8 @@
 """Statistics of made-up data, printed to the bit; `test_portable` runs it on several machines.
 
 The data are whole numbers from a generator whose stream is part of what is tested. Exact are all
-figures but the ends of intervals, which contain quantiles of SciPy's: those have nine decimals,
-four more than any report.
+figures but the ends of intervals and Student's p-values, which contain quantiles of SciPy's, and
+logarithms: those have nine decimals, four more than any report.
 """
 
 import json
@@ -20,30 +20,38 @@ def results() -> dict[str, str]:
     correct = generator.integers(1000, size=(2, 5, 2000)) > np.array([6, 9]).reshape(2, 1, 1)
     weights = generator.integers(1, 2**14, size=(3000, 10)) ** 4
     probabilities = weights / weights.sum(axis=1, keepdims=True)
-    pairs = accuracies[:, 3] - accuracies[:, 1]
-    many = generator.integers(-30, 40, size=20) / 10_000
-
+    few = [accuracies[:, 3], accuracies[:7, 1]]
+    many = [generator.integers(9900, 9950, size=n) / 10_000 for n in (15, 13)]
     summary = intervals.mean_interval(accuracies[:, 1])
-    variance = intervals.resampled_variance(correct[0].astype(np.int8) - correct[1])
-    bootstrap = intervals.pigeonhole_bootstrap(correct[0].astype(np.int8) - correct[1])
-    paired = inference.paired_interval(pairs, seed=0)
-    flips = [inference.sign_flip_test(x) for x in (pairs, many)]
-    trend = inference.trend_test(accuracies, seed=0)
+    squares = intervals.mean_squares(correct[0].astype(np.int64))
+    accuracy = intervals.accuracy_interval(correct[0])
+    difference = intervals.difference_interval(*correct)
+    contrast = inference.contrast([*few, accuracies[:, 5]], [1, -0.5, -0.5])
+    level = 1 - 0.05 / 19
+    shared = [inference.permutation_test(*arms) for arms in (few, many)]
+    trend = inference.trend_test(list(accuracies.T))
+    losses = probabilities.max(axis=1)[:9]
     return {
         "mean": exact(summary.mean, summary.std),
         "mean_interval": rounded(summary.low, summary.high),
-        "resampled_variance": " ".join(str(part) for part in variance),
-        "pigeonhole_bootstrap": exact(bootstrap.mean),
-        "pigeonhole_interval": rounded(*bootstrap[1:]),
+        "mean_squares": " ".join(str(part) for part in squares),
+        "accuracy": exact(accuracy.mean, accuracy.std),
+        "accuracy_interval": rounded(accuracy.low, accuracy.high),
+        "difference": exact(difference.mean),
+        "difference_interval": rounded(*difference[1:]),
         "calibration_error": exact(
             metrics.expected_calibration_error(probabilities, weights.argmax(axis=1) // 2 * 2)
         ),
-        "paired": exact(paired.mean),
-        "paired_interval": rounded(*paired[1:]),
-        "sign_flips": exact(*flips),
-        "trend": exact(trend.p),
-        "fitted_change": exact(*inference.fitted_change(accuracies)[:3]),
-        "holm": exact(*inference.holm([*flips, trend.p])),
+        "contrast": exact(contrast.effect, *[arm.spread for arm in contrast.arms[:2]]),
+        "contrast_interval": rounded(*inference.interval(contrast, level)),
+        "welch": rounded(inference.welch_test(contrast), inference.welch_test(contrast, 0.001)),
+        "seeds_needed": str(inference.seeds_needed(contrast, 0.0005, level)),
+        "permutations": exact(*[p.value for p in shared]),
+        "trend": exact(trend.p.value),
+        "epochs_to_reach": exact(
+            metrics.epochs_to_reach(accuracies[:, 0], accuracies[:3, 0].mean())
+        ),
+        "mean_log": rounded(metrics.mean_log(losses)),
     }
 
 

@@ -1,284 +1,291 @@
-import gc
 import itertools
 import math
-from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from normlab.evidence.inference import (
-    holm,
-    paired_interval,
-    sign_flip_test,
-    smallest_p,
-)
-from normlab.evidence.intervals import Interval, sign_flip_floor
+from normlab.evidence import inference
+from normlab.evidence.inference import Arm, Contrast, Floats
+from normlab.evidence.intervals import permutation_floor
 
-Floats = npt.NDArray[np.float64]
-Draw = Callable[[np.random.Generator, int], Floats]
+counts = st.lists(st.integers(9900, 9940), min_size=2, max_size=12)
+"""Correct of 10,000 images, by seed."""
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _no_collection() -> Iterator[None]:
-    """Holm's adjustment by statsmodels collects garbage each time, most of what it takes."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gc, "collect", lambda: 0)
-        yield
-
-
-def enumerated_bca(x: Floats) -> tuple[float, float]:
-    """Expanded BCa interval from all n**n resamples, by the formulas of Efron 1987."""
-    n = len(x)
-    means = np.array(list(itertools.product(x, repeat=n))).mean(axis=1)
-    below = np.mean(means < x.mean() - 1e-12) + np.mean(np.abs(means - x.mean()) < 1e-12) / 2
-    bias = stats.norm.ppf(below)
-    distances = x - x.mean()
-    acceleration = (distances**3).sum() / (6 * (distances**2).sum() ** 1.5)
-    z = math.sqrt(n / (n - 1)) * stats.t.ppf([0.025, 0.975], n - 1)
-    levels = stats.norm.cdf(bias + (bias + z) / (1 - acceleration * (bias + z)))
-    low, high = np.quantile(means, levels)
-    return float(low), float(high)
-
-
-@pytest.mark.parametrize(
-    "differences",
-    [[1, 2, 4, 9, 3], [3, 1, 4, 1, 5, 9], [0.7, 0.1, -0.3, 0.2, 0.15, 0.9], [0, 1, 1, 0, 0, 1]],
-)
-def test_interval_is_that_of_all_resamples(differences: list[float]) -> None:
-    x = np.array(differences, dtype=np.float64)
-    interval = paired_interval(x, 200_000, seed=0)
-    assert interval.mean == pytest.approx(x.mean())
-    assert interval[1:] == pytest.approx(enumerated_bca(x), abs=0.015 * np.ptp(x))
-
-
-NOISES: dict[str, Draw] = {
-    "normal": lambda generator, n: generator.normal(size=n),
-    "steps": lambda generator, n: np.round(7 * generator.normal(size=n)) * 1e-4,
-    "skewed": lambda generator, n: generator.exponential(size=n) - 1,
-}
-
-
-@pytest.mark.parametrize(
-    ("seeds", "noise", "expected"),
-    [
-        (6, "normal", 0.933),
-        (6, "steps", 0.935),
-        (6, "skewed", 0.898),
-        (10, "normal", 0.945),
-        (10, "steps", 0.946),
-        (10, "skewed", 0.925),
-    ],
-)
-def test_coverage_is_as_documented(seeds: int, noise: str, expected: float) -> None:
-    """Each data set has expected difference 0."""
-    generator = np.random.default_rng(0)
-    repeats = 1200
-    intervals = [paired_interval(NOISES[noise](generator, seeds), seed=n) for n in range(repeats)]
-    covered = sum(low <= 0 <= high for _, low, high in intervals) / repeats
-    assert covered == pytest.approx(expected, abs=3 * monte_carlo_error(expected, repeats))
+def difference(ours: npt.ArrayLike, theirs: npt.ArrayLike) -> Contrast:
+    return inference.contrast([ours, theirs], [1, -1])
 
 
 def monte_carlo_error(rate: float, repeats: int) -> float:
     return math.sqrt(rate * (1 - rate) / repeats)
 
 
-def test_same_seed_same_interval() -> None:
-    differences = np.random.default_rng(0).normal(size=10)
-    first = paired_interval(differences, seed=7)
-    assert paired_interval(differences.tolist(), seed=7) == first
-    assert paired_interval(differences, seed=8) != first
-
-
-several = st.lists(st.integers(-40, 40), min_size=2, max_size=12)
-
-
-@given(several.filter(lambda x: len(set(x)) > 1), st.floats(-2, 2), st.floats(0.1, 10))
-@settings(max_examples=50)
-def test_interval_follows_shift_and_scale(
-    differences: list[int], shift: float, scale: float
+@pytest.mark.filterwarnings("ignore:Precision loss")  # of SciPy, where values are close
+@given(counts, counts, st.sampled_from([0.5, 0.95, 0.9975]))
+@settings(max_examples=80)
+def test_of_two_arms_interval_and_p_are_welchs(
+    ours: list[int], theirs: list[int], level: float
 ) -> None:
-    expected = shift + scale * np.array(paired_interval(differences, 200, seed=0))
-    moved = paired_interval(shift + scale * np.array(differences), 200, seed=0)
-    assert moved == pytest.approx(expected, rel=1e-7, abs=1e-7)
+    assume(len({*ours}) > 1 or len({*theirs}) > 1)
+    one, other = np.array(ours) / 10_000, np.array(theirs) / 10_000
+    found, expected = difference(one, other), stats.ttest_ind(one, other, equal_var=False)
+    assert found.effect == pytest.approx(one.mean() - other.mean(), abs=1e-15)
+    assert found.freedom == pytest.approx(expected.df)
+    assert inference.welch_test(found) == pytest.approx(expected.pvalue, rel=1e-6)
+    ends = expected.confidence_interval(level)
+    assert inference.interval(found, level) == pytest.approx((ends.low, ends.high), abs=1e-9)
 
 
-@given(several)
+def test_a_sum_of_four_arms_has_the_error_and_freedom_of_satterthwaite() -> None:
+    generator = np.random.default_rng(0)
+    arms = [generator.normal(scale=n, size=2 + n) for n in (1, 2, 3, 4)]
+    weights = [1, -1, -0.5, 2]
+    found = inference.contrast(arms, weights)
+    parts = [w**2 * x.var(ddof=1) / x.size for x, w in zip(arms, weights, strict=True)]
+    means = [x.mean() for x in arms]
+    assert found.effect == pytest.approx(np.dot(weights, means))
+    assert found.error == pytest.approx(math.sqrt(sum(parts)))
+    below = sum(part**2 / (x.size - 1) for part, x in zip(parts, arms, strict=True))
+    assert found.freedom == pytest.approx(sum(parts) ** 2 / below)
+    low, high = inference.interval(found, 0.9)
+    half = stats.t.ppf(0.95, found.freedom) * found.error
+    assert (low, high) == pytest.approx((found.effect - half, found.effect + half))
+
+
+@given(counts, counts, st.floats(0.5, 0.9999))
 @settings(max_examples=50)
-def test_interval_lies_within_the_data_and_around_the_mean(differences: list[int]) -> None:
-    mean, low, high = paired_interval(differences, 200, seed=0)
-    assert min(differences) - 1e-6 <= low <= mean <= high <= max(differences) + 1e-6
+def test_p_is_what_the_level_leaves_where_the_null_is_an_end(
+    ours: list[int], theirs: list[int], level: float
+) -> None:
+    found = difference(ours, theirs)
+    assume(found.error > 0)
+    for end in inference.interval(found, level):
+        assert inference.welch_test(found, end) == pytest.approx(1 - level, rel=1e-6)
 
 
-def test_swapping_the_arms_turns_the_interval_around() -> None:
-    skewed = np.random.default_rng(0).exponential(size=10)
-    mean, low, high = paired_interval(skewed, 50_000, seed=0)
-    swapped = paired_interval(-skewed[::-1], 50_000, seed=1)
-    assert swapped == pytest.approx((-mean, -high, -low), abs=0.03 * (high - low))
-    assert high - mean > 1.2 * (mean - low)
+@given(st.permutations(range(6)), st.integers(-30, 30), st.floats(-3, 3))
+@settings(max_examples=30)
+def test_order_of_seeds_shift_and_unit(order: list[int], exponent: int, shift: float) -> None:
+    ours, theirs = np.array([3.0, 1, 4, 1, 5, 9]), np.array([2.0, 7, 1, 8])
+    found = difference(ours, theirs)
+    assert difference(ours[order], theirs[::-1]) == found
+    unit = 2.0**exponent
+    scaled = difference(unit * ours, unit * theirs)
+    assert scaled.effect == unit * found.effect
+    assert scaled.error == pytest.approx(unit * found.error)
+    assert scaled.freedom == pytest.approx(found.freedom)
+    ends = np.array(inference.interval(found, 0.95))
+    assert inference.interval(scaled, 0.95) == pytest.approx(unit * ends)
+    moved = difference(ours + shift, theirs + shift)
+    assert inference.interval(moved, 0.95) == pytest.approx(ends, abs=1e-9)
 
 
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("value", [-1.0, 0.0, 0.25])
-@pytest.mark.parametrize("seeds", [2, 3, 10])
-def test_equal_differences_leave_no_width(seeds: int, value: float) -> None:
-    assert paired_interval([value] * seeds, seed=0) == Interval(value, value, value)
-
-
-@pytest.mark.filterwarnings("error")
-def test_interval_of_two_seeds_is_their_range() -> None:
-    assert paired_interval([0.25, 0.75], seed=0) == pytest.approx((0.5, 0.25, 0.75))
-
-
-@pytest.mark.parametrize(
-    "differences", [[], [0.1], 0.1, [[0.1, 0.2]], [0.1, math.nan], [0.1, math.inf]]
-)
-def test_paired_interval_refuses(differences: npt.ArrayLike) -> None:
-    with pytest.raises(ValueError, match=r"^differences: "):
-        paired_interval(differences, seed=0)
-
-
-def test_paired_interval_refuses_few_resamples() -> None:
-    with pytest.raises(ValueError, match=r"^resamples: got 99"):
-        paired_interval([0.1, 0.2], 99, seed=0)
-
-
-def flipped_p(differences: npt.ArrayLike) -> Floats:
-    """Sign-flip p of every flip of whole numbers, counted one by one; the last is the data's."""
-    whole = np.array(differences, dtype=np.int64)
-    flips = np.array(list(itertools.product([-1, 1], repeat=len(whole))))
-    sums = np.abs(flips @ whole)
-    return np.array([(sums >= own).mean() for own in np.unique(sums)])[
-        np.unique(sums, return_inverse=True)[1]
-    ]
-
-
-@pytest.mark.parametrize("seeds", [2, 3, 6, 8, 11])
-def test_sign_flips_of_accuracies_are_those_of_counts(seeds: int) -> None:
-    """In floats equal sums differ: 0.9931 - 0.9924 is not 0.9932 - 0.9925."""
-    for first, second in np.random.default_rng(seeds).integers(9900, 9940, size=(20, 2, seeds)):
-        expected = flipped_p(first - second)[-1]
-        assert sign_flip_test(first / 10_000 - second / 10_000) == expected
-
-
-def test_sign_flip_test_changes_with_neither_order_nor_sign_nor_unit() -> None:
-    differences = np.array([0.3, -0.1, 0.25, 0.7, 0.0, 0.4])
-    p = sign_flip_test(differences)
-    assert p == 8 / 64
-    assert sign_flip_test(differences[::-1]) == p
-    assert sign_flip_test(-1e-6 * differences) == p
-
-
-@pytest.mark.parametrize("seeds", [1, 2, 6, 10])
-def test_agreeing_seeds_reach_the_floor(seeds: int) -> None:
-    assert sign_flip_test(np.arange(1, seeds + 1)) == sign_flip_floor(seeds)
-
-
-def test_zeros_show_nothing() -> None:
-    assert sign_flip_test(np.zeros(8)) == 1
-
-
-def test_many_seeds_are_flipped_at_random() -> None:
-    """The exact p is of the binomial distribution: all sizes are equal."""
-    differences = np.repeat([1, -1], [15, 5])
-    p, exact = sign_flip_test(differences), stats.binomtest(15, 20).pvalue
-    assert p == pytest.approx(exact, abs=4 * monte_carlo_error(exact, 2**16))
-    assert sign_flip_test(differences) == p
-    assert sign_flip_test(np.ones(40)) == 1 / (1 + 2**16)
-
-
-@pytest.mark.parametrize("differences", [[], 0.1, [[0.1, 0.2]], [0.1, math.nan], [math.inf]])
-def test_sign_flip_test_refuses(differences: npt.ArrayLike) -> None:
-    with pytest.raises(ValueError, match=r"^differences: "):
-        sign_flip_test(differences)
-
-
-@pytest.mark.parametrize(("seeds", "step"), [(6, 2), (10, 7)])
-def test_sign_flips_of_noise_are_significant_as_often_as_they_can_be(seeds: int, step: int) -> None:
-    """Seeds share an effect that pairing removes; `step` is the noise's SD in steps of accuracy.
-
-    What 5 % comes to depends on the sizes that are flipped: at most 2 / 64 with six seeds.
-    """
-    generator = np.random.default_rng(1)
-    repeats, found, attainable = 700, 0, 0.0
-    for _ in range(repeats):
-        effects = generator.normal(scale=20, size=seeds)
-        correct = np.round(9930 + effects + step * generator.normal(size=(2, seeds)))
-        found += sign_flip_test(correct[0] / 10_000 - correct[1] / 10_000) <= 0.05
-        attainable += float((flipped_p(correct[0] - correct[1]) <= 0.05).mean()) / repeats
-    assert attainable <= 0.05
-    error = monte_carlo_error(attainable, repeats)
-    assert found / repeats == pytest.approx(attainable, abs=3 * error)
-
-
-def test_sign_flip_test_finds_a_shift_of_1_2_sd_with_ten_seeds() -> None:
-    generator = np.random.default_rng(0)
-    found = [sign_flip_test(generator.normal(1.2, size=10)) <= 0.05 for _ in range(400)]
-    assert np.mean(found) > 0.8
-
-
-def stepped_down(p_values: list[float]) -> list[float]:
-    adjusted, largest = dict[int, float](), 0.0
-    for rank, index in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
-        largest = max(largest, (len(p_values) - rank) * p_values[index])
-        adjusted[index] = min(1.0, largest)
-    return [adjusted[index] for index in range(len(p_values))]
-
-
-@given(st.lists(st.floats(0, 1) | st.sampled_from([0.0, 0.01, 0.05, 1.0]), max_size=15))
-def test_holm_steps_down(p_values: list[float]) -> None:
-    adjusted = holm(p_values)
-    assert adjusted == pytest.approx(stepped_down(p_values))
-    assert all(type(p) is float for p in adjusted)
-
-
-def test_holm_of_three() -> None:
-    assert holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
-
-
-@pytest.mark.parametrize("p_values", [0.5, [[]], [[0.5]], [0.5, math.nan], [-0.1], [0.5, 1.1]])
-def test_holm_refuses(p_values: npt.ArrayLike) -> None:
-    with pytest.raises(ValueError, match=r"^p_values: "):
-        holm(p_values)
-
-
-def test_a_family_of_thirteen_nulls_rarely_yields_a_finding() -> None:
-    """The p-values are Student's, hence uniform: Holm's correction alone is at work."""
-    generator = np.random.default_rng(0)
-    families = 1500
-    p = stats.ttest_1samp(generator.normal(size=(families, 13, 10)), 0, axis=2).pvalue
-    found = np.mean([min(holm(family)) <= 0.05 for family in p])
-    expected = 1 - (1 - 0.05 / 13) ** 13
-    assert found == pytest.approx(expected, abs=3 * monte_carlo_error(expected, families))
-    assert (p.min(axis=1) <= 0.05).mean() > 0.4
-
-
-def test_a_family_of_thirteen_sign_flip_tests_rarely_yields_a_finding() -> None:
-    """The smallest p, 2 / 1024, is the only one that 13 tests leave below 0.05."""
-    generator = np.random.default_rng(0)
-    families = 150
-    p = np.array(
-        [[sign_flip_test(generator.normal(size=10)) for _ in range(13)] for _ in range(families)]
+@given(counts, counts)
+@settings(max_examples=30)
+def test_swapping_the_arms_turns_all_around(ours: list[int], theirs: list[int]) -> None:
+    found, swapped = difference(ours, theirs), difference(theirs, ours)
+    low, high = inference.interval(found, 0.95)
+    assert inference.interval(swapped, 0.95) == (-high, -low)
+    assert inference.welch_test(swapped) == inference.welch_test(found)
+    assert inference.permutation_test(theirs[:6], ours[:6]) == inference.permutation_test(
+        ours[:6], theirs[:6]
     )
-    found = np.mean([min(holm(family)) <= 0.05 for family in p])
-    assert 0 < found <= 0.05 + 3 * monte_carlo_error(0.05, families)
-    assert (p.min(axis=1) <= 0.05).mean() > 0.3
 
 
-@pytest.mark.parametrize(("seeds", "tests"), [(1, 1), (6, 1), (9, 13), (10, 13), (3, 5)])
-def test_smallest_p_is_what_agreeing_seeds_reach(seeds: int, tests: int) -> None:
-    family = [sign_flip_test(np.arange(1, seeds + 1)), *[1.0] * (tests - 1)]
-    assert smallest_p(seeds, tests) == pytest.approx(min(holm(family)))
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(("ours", "theirs"), [([1, 1], [1, 1, 1]), ([0.1] * 10, [0.3] * 10)])
+def test_without_spread_the_effect_is_certain(ours: list[float], theirs: list[float]) -> None:
+    found = difference(ours, theirs)
+    same = found.effect == 0
+    assert inference.interval(found, 0.9999) == (found.effect, found.effect)
+    assert (inference.welch_test(found), inference.welch_test(found, found.effect)) == (same, 1)
+    assert inference.permutation_test(ours, theirs).value == (1 if same else 2 / math.comb(20, 10))
+    assert inference.seeds_needed(found, 1e-9, 0.95) == 2
+    assert inference.seeds_needed(found, 0, 0.95) is None
 
 
-def test_thirteen_tests_take_ten_seeds() -> None:
-    assert smallest_p(9, 13) > 0.05 > smallest_p(10, 13)
+@pytest.mark.filterwarnings("error")
+def test_an_arm_without_spread_leaves_the_others_freedom() -> None:
+    found = difference([1, 2, 3, 4], [5, 5, 5])
+    assert found.freedom == 3
 
 
-@pytest.mark.parametrize(("seeds", "tests", "name"), [(0, 1, "seeds"), (5, 0, "tests")])
-def test_smallest_p_refuses(seeds: int, tests: int, name: str) -> None:
-    with pytest.raises(ValueError, match=rf"^{name}: got 0"):
-        smallest_p(seeds, tests)
+@given(counts, counts, st.floats(0.3, 40), st.sampled_from([0.95, 0.9975]))
+@settings(max_examples=60)
+def test_seeds_needed_are_the_fewest_that_do(
+    ours: list[int], theirs: list[int], half: float, level: float
+) -> None:
+    found = difference(ours, theirs)
+
+    def reach(seeds: int) -> float:
+        arms = tuple(Arm(arm.spread, seeds) for arm in found.arms)
+        low, high = inference.interval(Contrast(0.0, arms), level)
+        return (high - low) / 2
+
+    needed = inference.seeds_needed(found, half, level)
+    assert needed is not None
+    assert reach(needed) < half
+    assert needed == 2 or reach(needed - 1) >= half
+
+
+def test_no_number_of_seeds_narrows_an_interval_to_nothing() -> None:
+    found = difference([1, 2, 3], [4, 6, 8])  # variances 1 and 4
+    for half in (0, -1, 1e-3):
+        assert inference.seeds_needed(found, half, 0.95) is None
+    # So many seeds have a Normal distribution's quantile.
+    many = math.ceil((stats.norm.ppf(0.975) / 0.02) ** 2 * (1 + 4))
+    assert inference.seeds_needed(found, 0.02, 0.95) == pytest.approx(many, abs=3)
+
+
+small = st.lists(st.integers(0, 6), min_size=2, max_size=5)
+
+
+@given(small, small)
+@settings(max_examples=60)
+def test_permutation_p_is_scipys_ties_and_all(ours: list[int], theirs: list[int]) -> None:
+    def apart(one: Floats, other: Floats, axis: int) -> Floats:
+        # Whole numbers, so that equal differences of means are equal.
+        sums = len(theirs) * one.sum(axis=axis) - len(ours) * other.sum(axis=axis)
+        found: Floats = np.abs(sums)
+        return found
+
+    expected = stats.permutation_test(
+        (ours, theirs), apart, n_resamples=np.inf, alternative="greater", vectorized=True
+    )
+    one, other = np.array(ours) / 10_000 + 0.99, np.array(theirs) / 10_000 + 0.99
+    found = inference.permutation_test(one, other)
+    assert found.value == pytest.approx(expected.pvalue, abs=1e-12)
+    assert found.error == 0
+
+
+def exact_p(ours: npt.NDArray[np.int64], theirs: npt.NDArray[np.int64]) -> float:
+    """Two-sided p of all ways to share out whole numbers, counted by their sums."""
+    values = [*ours.tolist(), *theirs.tolist()]
+    ways = [{0: 1}, *(dict[int, int]() for _ in ours)]
+    for value in values:
+        for size in range(len(ours), 0, -1):
+            for total, count in ways[size - 1].items():
+                ways[size][total + value] = ways[size].get(total + value, 0) + count
+    apart = {s: abs(len(values) * s - len(ours) * sum(values)) for s in ways[-1]}
+    least = apart[int(ours.sum())]
+    extreme = sum(count for s, count in ways[-1].items() if apart[s] >= least)
+    return extreme / sum(ways[-1].values())
+
+
+@pytest.mark.parametrize("sizes", [(10, 10), (3, 20), (12, 12), (20, 15)])
+@pytest.mark.parametrize("shift", [0, 4])
+def test_permutation_p_of_many_ways_is_that_of_all(sizes: tuple[int, int], shift: int) -> None:
+    """Ten seeds and ten have the most ways that are all tried; of more, some are drawn."""
+    generator = np.random.default_rng(sum(sizes))
+    ours, theirs = (generator.integers(9925, 9935, size=n) for n in sizes)
+    ours += shift
+    found = inference.permutation_test(ours / 10_000, theirs / 10_000)
+    assert (found.error > 0) == (math.comb(sum(sizes), sizes[0]) > 200_000)
+    assert found.value == pytest.approx(exact_p(ours, theirs), abs=4 * found.error + 1e-5)
+    assert inference.permutation_test(ours / 10_000, theirs / 10_000) == found
+    if found.error > 1e-4:
+        assert inference.permutation_test(ours / 10_000, theirs / 10_000, seed=1) != found
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 10])
+def test_arms_that_do_not_overlap_reach_the_floor(seeds: int) -> None:
+    found = inference.permutation_test(np.arange(seeds), np.arange(seeds) + 100)
+    assert found.value == permutation_floor(seeds, seeds)
+
+
+def test_drawn_permutations_are_never_too_few_for_a_p() -> None:
+    found = inference.permutation_test(np.arange(30), np.arange(30) + 100)
+    assert found.value == 1 / 100_000
+
+
+def exact_trend(arms: list[list[int]]) -> tuple[float, bool]:
+    """Two-sided p of Cuzick's statistic over all orders of the trials, and whether it rises."""
+    ranks = 2 * stats.rankdata([x for arm in arms for x in arm])
+    positions = np.repeat(range(len(arms)), [len(arm) for arm in arms])
+    drawn = np.array(list(itertools.permutations(ranks))) @ positions
+    above, below = ((drawn >= drawn[0]).mean(), (drawn <= drawn[0]).mean())
+    return min(1.0, 2 * min(above, below)), bool(above < below)
+
+
+@given(st.sampled_from([(2, 2), (3, 2), (2, 2, 2), (2, 3, 2), (4, 3), (3, 4)]), st.data())
+@settings(max_examples=30, deadline=None)
+def test_trend_p_is_that_of_all_permutations(sizes: tuple[int, ...], data: st.DataObject) -> None:
+    value = st.integers(0, data.draw(st.sampled_from([1, 3, 50])))
+    arms = [data.draw(st.lists(value, min_size=n, max_size=n)) for n in sizes]
+    exact, rises = exact_trend(arms)
+    found = inference.trend_test([np.array(arm) / 10_000 for arm in arms], 4000)
+    error = 2 * monte_carlo_error(min(exact / 2, 0.5), 4000)
+    assert found.p.value == pytest.approx(exact, abs=5 * error + 1e-3)
+    assert exact > 0.9 or found.rising == rises
+
+
+def test_over_two_arms_the_trend_is_wilcoxons() -> None:
+    generator = np.random.default_rng(0)
+    ours, theirs = generator.normal(size=8), generator.normal(1.5, size=11)
+    expected = stats.mannwhitneyu(ours, theirs, method="exact").pvalue
+    found = inference.trend_test([ours, theirs])
+    assert found.rising
+    assert found.p.value == pytest.approx(expected, abs=4 * found.p.error)
+
+
+def test_a_trend_keeps_with_unit_and_order_of_seeds_and_turns_with_the_arms() -> None:
+    arms = list(np.random.default_rng(0).integers(9, size=(4, 6)) + np.arange(4).reshape(4, 1))
+    found = inference.trend_test(arms, 500, seed=3)
+    assert inference.trend_test([arm.tolist() for arm in arms], 500, seed=3) == found
+    assert inference.trend_test([arm * 2.0**-20 + 7 for arm in arms], 500, seed=3) == found
+    assert inference.trend_test([arm / 10_000 for arm in arms], 500, seed=3) == found
+    assert inference.trend_test(arms, 500, seed=4) != found
+    # Drawn anew, as the pooled trials come in another order.
+    others = ([arm[::-1] for arm in arms], True), (arms[::-1], False)
+    for other, rising in others:
+        again = inference.trend_test(other, 20_000)
+        assert again.p.value == pytest.approx(found.p.value, abs=5 * found.p.error)
+        assert again.rising == rising
+
+
+def test_a_trends_p_has_a_floor_and_a_ceiling() -> None:
+    rising = [np.arange(10) + 20 * place for place in range(6)]
+    found = inference.trend_test(rising, 999)
+    assert (found.p.value, found.rising) == (2 / 1000, True)
+    assert inference.trend_test(rising[::-1], 999) == (found.p, False)
+    assert inference.trend_test([[1, 1], [1, 1, 1]], 999).p.value == 1
+
+
+def test_a_climb_that_ends_in_a_collapse_rises() -> None:
+    means = [0.990, 0.991, 0.992, 0.993, 0.994, 0.1]
+    arms = [np.linspace(mean, mean + 1e-4, 10) for mean in means]
+    assert inference.trend_test(arms, 999).rising
+
+
+@pytest.mark.parametrize("step", [2, 7])
+def test_trends_in_noise_are_rarely_significant(step: int) -> None:
+    """Arms of 6 to 12 seeds, with many and with few ties."""
+    generator = np.random.default_rng(step)
+    repeats, found = 800, 0
+    for repeat in range(repeats):
+        arms = [np.round(9930 + step * generator.normal(size=n)) / 10_000 for n in (6, 10, 8, 12)]
+        found += inference.trend_test(arms, 499, seed=repeat).p.value <= 0.05
+    assert found / repeats == pytest.approx(0.05, abs=3 * monte_carlo_error(0.05, repeats))
+
+
+@pytest.mark.parametrize("arm", [[], [1], 1, [[1, 2]], [1, math.nan], [1, math.inf]])
+def test_arms_that_are_none_are_refused(arm: npt.ArrayLike) -> None:
+    with pytest.raises(ValueError, match=r"^arms: "):
+        inference.contrast([[1, 2], arm], [1, -1])
+    with pytest.raises(ValueError, match=r"^arms: "):
+        inference.permutation_test([1, 2], arm)
+    with pytest.raises(ValueError, match=r"^arms: "):
+        inference.trend_test([[1, 2], arm])
+
+
+def test_too_few_arms_or_draws_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"^arms: got 0, allowed: 1 or more"):
+        inference.contrast([], [])
+    with pytest.raises(ValueError, match=r"^arms: got 1, allowed: 2 or more"):
+        inference.trend_test([[1, 2]])
+    with pytest.raises(ValueError, match=r"^draws: got 0"):
+        inference.trend_test([[1, 2], [3, 4]], 0)

@@ -9,8 +9,9 @@ from hypothesis.extra import numpy as hnp
 
 from normlab.evidence.metrics import (
     confusion_matrix,
+    epochs_to_reach,
     expected_calibration_error,
-    first_epoch_reaching,
+    mean_log,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -107,12 +108,45 @@ def test_confusion_matrix_refuses(true: npt.ArrayLike, predicted: npt.ArrayLike)
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ([0.97, 0.98, 0.97, 0.99], 2),
+        ([0.97, 0.99, 0.97, 0.99], 2),
+        ([0.5, 0.75, 1.0], 2.96),
+        ([0.98, 0.98, 0.995], 2 + 2 / 3),
         ([0.99], 1),
-        ([0.1, 0.2, 0.979], None),
-        ([math.nan, 0.98], 2),
-        ([], None),
+        ([1.0, 0.2], 1),
+        ([0.1, 0.2, 0.989], math.nan),
     ],
 )
-def test_first_epoch_reaching(values: list[float], expected: int | None) -> None:
-    assert first_epoch_reaching(values, 0.98) == expected
+def test_epochs_to_reach(values: list[float], expected: float) -> None:
+    assert epochs_to_reach(values, 0.99) == pytest.approx(expected, nan_ok=True)
+
+
+curves = st.lists(st.floats(0.01, 1), min_size=1, max_size=9)
+
+
+@given(curves, st.floats(0.01, 1))
+def test_epochs_to_reach_is_where_the_line_crosses(values: list[float], threshold: float) -> None:
+    found = epochs_to_reach(values, threshold)
+    if math.isnan(found):
+        assert max(values) < threshold
+        return
+    at = float(np.interp(found, range(1, len(values) + 1), values))
+    assert found == 1 or at == pytest.approx(threshold)
+    assert all(value < threshold for value in values[: math.ceil(found) - 1])
+
+
+@given(curves, st.floats(0.1, 10))
+def test_mean_log_counts_factors(values: list[float], factor: float) -> None:
+    found = mean_log(values)
+    assert found == pytest.approx(np.log(values).mean(), abs=1e-12)
+    assert mean_log(values[::-1]) == found
+    assert mean_log([factor * value for value in values]) == pytest.approx(found + math.log(factor))
+
+
+def test_measures_of_curves_refuse() -> None:
+    for values in ([], [[0.5]], [0.5, math.nan]):
+        with pytest.raises(ValueError, match=r"^values: "):
+            epochs_to_reach(values, 0.99)
+        with pytest.raises(ValueError, match=r"^values: "):
+            mean_log(values)
+    with pytest.raises(ValueError, match=r"^values: got 0.0, allowed: above 0"):
+        mean_log([0.5, 0])

@@ -13,6 +13,7 @@ import pytest
 from torch import nn
 
 from normlab.network import compiled, library, plans
+from normlab.network.architecture import REFERENCE
 from normlab.network.compiled import Processor
 
 NATIVE = compiled.processor()
@@ -41,7 +42,7 @@ def use(kind: Processor, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def plan_of(network: nn.Sequential, side: int = 28) -> plans.Plan:
-    found = plans.plan(network, side)
+    found = plans.plan(network, REFERENCE._replace(side=side))
     assert isinstance(found, plans.Plan), found
     return found
 

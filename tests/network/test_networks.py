@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from normlab.network import networks
 from normlab.network.architecture import REFERENCE, largest_divisor
-from tests.conftest import NORM_PARAMS, VARIANTS
+from tests.conftest import NORM_PARAMS, PUBLISHED, VARIANTS
 
 TABLE = {  # convolution: output shape, weights, batch or group norm's scales and shifts
     "conv1": ((12, 26, 26), 108, 24),
@@ -49,6 +49,50 @@ def test_layers_have_the_references_shapes_and_weights(variant: str) -> None:
             assert norm == (2 * np.prod(shape) if variant == "ln" else affine)
     assert x.shape == (2, 10)
     assert counts["linear"] == 150
+
+
+def test_the_published_networks_have_the_published_shapes_and_parameters() -> None:
+    totals = {}
+    for variant, norm_params in PUBLISHED:
+        network = networks.build(variant, **norm_params).eval()
+        x, shapes = torch.zeros(2, 1, 28, 28), []
+        for name, layer in network.named_children():
+            x = layer(x)
+            if name.startswith("conv") or name == "pool":
+                shapes.append(x.shape[2])
+        assert shapes == [26, 24, 26, 13, 11, 9, 7, 7]
+        place = str(norm_params.get("norm_place"))
+        totals[variant, norm_params.get("ln_axes") == "last", place] = sum(
+            networks.parameters_by_layer(network).values()
+        )
+    assert totals == {
+        ("bn_l1", False, "None"): 7_946,
+        ("gn", False, "None"): 7_946,
+        **{("ln", False, f"{place}_relu"): 24_162 for place in ("before", "after")},
+        **{("ln", True, f"{place}_relu"): 7_990 for place in ("before", "after")},
+    }
+
+
+def test_the_last_axis_alone_is_normalized_row_by_row() -> None:
+    x = torch.randn(4, 12, 10, 10)
+    rows = networks.layer_norm(12, 10, ln_affine="elementwise", ln_axes="last")(x)
+    deviations = x - x.mean(3, keepdim=True)
+    variances = (deviations**2).mean(3, keepdim=True)
+    torch.testing.assert_close(rows, deviations / (variances + 1e-5).sqrt())
+
+
+def test_a_network_is_told_where_its_normalizations_are() -> None:
+    names = [name for name, _ in networks.build("bn_l1").named_children()]
+    before = networks.build("bn_l1", norm_place="before_relu")
+    swapped = [name for name, _ in before.named_children()]
+    assert names[:3] == ["conv1", "relu1", "norm1"]
+    assert swapped[:3] == ["conv1", "norm1", "relu1"]
+    assert sorted(names) == sorted(swapped)
+    assert before.state_dict().keys() == networks.build("bn_l1").state_dict().keys()
+    with pytest.raises(KeyError, match="before"):
+        networks.build("bn_l1", norm_place="before")
+    with pytest.raises(ValueError, match=r"^ln_affine: got channel, allowed over the last axis"):
+        networks.build("ln", ln_affine="channel", ln_axes="last")
 
 
 @given(st.integers(1, 200), st.integers(1, 300))

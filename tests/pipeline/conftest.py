@@ -1,12 +1,14 @@
 """What tests of the commands share."""
 
+import os
 from pathlib import Path
 
 import pytest
 from distributed import Client
 
+from normlab.data import datasets
 from normlab.training import cluster
-from tests.pipeline.copies import run_from_nothing
+from tests.pipeline.copies import copy_of, first, made_once, pins, run_from_nothing
 
 IN_PROCESS = {
     "processes": False,
@@ -16,16 +18,32 @@ IN_PROCESS = {
 }
 
 
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project, run once from nothing: for all processes that test, to be copied."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return made_once(folder / "template", run_from_nothing)
+
+
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, run once from nothing."""
     folder = tmp_path_factory.mktemp("clone")
-    run_from_nothing(folder)
+    copy_of(template, folder)
     return folder
 
 
 @pytest.fixture
-def in_process(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _first_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take for MNIST, in this process too, what copies of the project take for it."""
+    for name, pinned in pins(first()).items():
+        monkeypatch.setitem(datasets.MNIST.files, name, pinned)
+
+
+@pytest.fixture
+def in_process(project: Path, _first_images: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run stages by their `main` in this process, on one thread of it."""
     monkeypatch.chdir(project)
     monkeypatch.setattr(cluster, "connect", lambda _: Client(**IN_PROCESS))

@@ -1,27 +1,34 @@
 """Copies of the project, and the commands that users run in them."""
 
+import fcntl
+import hashlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
 from normlab import params
-from normlab.data import sources
-from normlab.data.datasets import MNIST
+from normlab.data import datasets, idx, sources
+from normlab.data.datasets import MNIST, Pinned
 from tools.git import copy_known
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
 BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
+# A copy's data are the first of each split: no stage does other things with more of them.
+IMAGES = {"train": 4000, "test": 1000}
+PINNED = dict(MNIST.files)
 # Tests change these, from what they are here, whatever is committed.
 RECIPE = {
+    "dataset": "mnist",
     "batch_size": "128",
     "lr": "0.015",
     "momentum": "0.95",
@@ -100,18 +107,64 @@ def data() -> dict[str, bytes]:
     return sources.fetch(MNIST, ROOT / "data/incoming", in_place)
 
 
-def copy(folder: Path) -> None:
-    """Copy the project and its data, with a small budget: no locks, no reports, no cache."""
+def first(images: Mapping[str, int] = IMAGES) -> dict[str, bytes]:
+    """MNIST's files with the first images of each split alone."""
+    return {
+        name: idx.encode(idx.decode(data()[name])[: images[split]])
+        for split, names in MNIST.splits.items()
+        for name in names
+    }
+
+
+def pins(files: Mapping[str, bytes]) -> dict[str, Pinned]:
+    """What a data set says of files."""
+    return {
+        name: Pinned(len(content), hashlib.sha256(content).hexdigest())
+        for name, content in files.items()
+    }
+
+
+def pin(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Have a copy of the project take these for MNIST's files."""
+    source = folder / "normlab/data/datasets.py"
+    text = source.read_text()
+    for name, now in pins(files).items():
+        before = f'{PINNED[name].size:_}, "{PINNED[name].sha256}"'
+        assert text.count(before) == 1
+        text = text.replace(before, f'{now.size:_}, "{now.sha256}"')
+    source.write_text(text)
+
+
+def place_data(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Put both splits where a project has them after `download`."""
+    for split, names in MNIST.splits.items():
+        (folder / "data" / split).mkdir(exist_ok=True)
+        for name in names:
+            (folder / "data" / split / name).write_bytes(files[name])
+        told = json.dumps(datasets.description(MNIST, split), indent=2)
+        (folder / "data" / split / datasets.DESCRIPTION).write_text(f"{told}\n")
+
+
+def heed() -> None:
+    """Ignore nothing: what a shell starts in its background ignores Ctrl-C, `nohup` a hang-up."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def copy(folder: Path, images: Mapping[str, int] | None = IMAGES) -> None:
+    """Copy the project, with a small budget and some of its data or, for None, all of them.
+
+    It has no locks, no reports, no cache.
+    """
 
     def wanted(name: str) -> bool:
         made = name.endswith("dvc.lock") or name.startswith(("reports/", "studies/reports/"))
         return not made or name == "reports/dvc.yaml"
 
     copy_known(ROOT, folder, wanted)
-    for split, names in MNIST.splits.items():
-        (folder / "data" / split).mkdir()
-        for name in names:
-            (folder / "data" / split / name).write_bytes(data()[name])
+    files = data() if images is None else first(images)
+    pin(folder, files)
+    place_data(folder, files)
     (folder / ".venv").symlink_to(sys.prefix)
     set_params(folder / "params.yaml", BUDGET | RECIPE)
     git(folder, "init", "-q")
@@ -123,6 +176,25 @@ def run_from_nothing(folder: Path) -> None:
     assert_in_order(stages_run(run(folder, "dvc", "repro")))
     git(folder, "add", ".")
     git(folder, "commit", "-qm", "Run")
+
+
+def copy_of(template: Path, folder: Path) -> None:
+    """Copy a copy of the project with all that it has made into an empty folder."""
+    shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """Have the first process that asks for a folder make it, and all others wait for it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            begun = folder.with_suffix(".begun")
+            shutil.rmtree(begun, ignore_errors=True)
+            begun.mkdir()
+            make(begun)
+            begun.rename(folder)
+    return folder
 
 
 def make(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -20,7 +20,9 @@ NEEDED = (
     "normlab/errors.py",
     "normlab/files.py",
     "normlab/formatting.py",
+    "normlab/scratch.py",
     "normlab/yaml12.py",
+    "requirements-audit.lock",
     "requirements-dev.lock",
     "requirements.lock",
     "tools/ci_report.py",
@@ -28,7 +30,7 @@ NEEDED = (
 )
 SUMMARY = "variant,label\ngn,Group norm\nln,Layer norm\n"
 COMPARISONS = "label,other_label,verdict\nGroup norm,Layer norm,no difference shown\n"
-FINDINGS = "name,claim,verdict\na,Batch norm converges faster,not shown\n"
+FINDINGS = "name,claim,verdict\na,Batch norm converges faster,open\n"
 
 
 def lock(stages: Mapping[str, tuple[str, str]]) -> str:
@@ -44,7 +46,7 @@ def lock(stages: Mapping[str, tuple[str, str]]) -> str:
     return json.dumps({"schema": "2.0", "stages": records})
 
 
-def measured(**accuracies: float) -> str:
+def measured(**accuracies: float | str) -> str:
     return json.dumps({"accuracy": accuracies})
 
 
@@ -165,7 +167,7 @@ def test_what_the_base_did_not_have_or_had_otherwise_is_new(project: Path) -> No
     write(project, {"reports/metrics.json": measured(gn=0.99)})
     text = report(project)
     assert "| Group norm | — | 99.00 % | — |" in text
-    assert "| Batch norm converges faster | — | **not shown** |" in text
+    assert "| Batch norm converges faster | — | **open** |" in text
     assert "Stages that ran: train_gn, evaluate." in text
     (project / "reports/metrics.json").unlink()
     (project / "dvc.lock").unlink()
@@ -195,15 +197,24 @@ def test_a_base_that_is_none_gets_one_line(project: Path, base: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "said"),
+    ("file", "text", "said"),
     [
-        ("reports/metrics.json", "reports/metrics.json: cannot be read: "),
-        ("dvc.lock", "dvc.lock: cannot be read: "),
-        ("dvc.yaml", "dvc params diff: WARNING: failed to load params in revision 'workspace'"),
+        ("reports/metrics.json", "{[", "reports/metrics.json: cannot be read: "),
+        ("reports/metrics.json", "{}", "reports/metrics.json: got {}, allowed: an object of metr"),
+        ("reports/metrics.json", "[1]", "reports/metrics.json: got [1], allowed: an object of me"),
+        ("reports/metrics.json", measured(gn="x"), "reports/metrics.json: accuracy: got {"),
+        ("dvc.lock", "{[", "dvc.lock: cannot be read: "),
+        (
+            "dvc.yaml",
+            "{[",
+            "dvc params diff: WARNING: failed to load params in revision 'workspace'",
+        ),
     ],
 )
-def test_a_file_that_cannot_be_read_gets_one_line(project: Path, file: str, said: str) -> None:
-    write(project, {file: "{[\n"})
+def test_a_file_that_cannot_be_read_gets_one_line(
+    project: Path, file: str, text: str, said: str
+) -> None:
+    write(project, {file: f"{text}\n"})
     done = make(project, "--silent", "ci-report")
     assert done.returncode != 0
     assert done.stdout == ""

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
+from normlab.data import idx
 from normlab.data.datasets import MNIST
 from normlab.params import mapping
 from tests.pipeline.copies import copy, data, git, run, set_params, stages_run
@@ -34,9 +36,9 @@ def _no_network() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def committed(tmp_path_factory: pytest.TempPathFactory, _no_network: None) -> Path:
-    """A copy of the project with the data in place, one variant trained, all committed."""
+    """A copy of the project with all of the data in place, one variant trained, all committed."""
     folder = tmp_path_factory.mktemp("project")
-    copy(folder)
+    copy(folder, images=None)
     set_params(folder / "params.yaml", BUDGET)
     assert repro(folder) == ["download", "train_gn"]
     git(folder, "add", ".")
@@ -182,3 +184,13 @@ def test_a_clone_takes_the_data_from_where_a_person_has_put_them(
             shutil.rmtree(clone / "data" / split)
     assert repro(clone) == ["download", "train_gn"]
     assert bool(git(clone, "status", "--porcelain")) == (folder == "incoming")
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_all_stages_run_on_all_images(project: Path) -> None:
+    """Other copies of the project have the first images alone."""
+    ran = stages_run(run(project, "dvc", "repro"))
+    assert sorted(ran[:-2]) == ["train_bn_l1", "train_ln"]
+    assert ran[-2:] == ["evaluate", "plot"]
+    counts = pd.read_csv(project / "reports/confusion.csv").groupby("variant")["count"].sum()
+    assert counts.tolist() == [len(idx.decode(data()[MNIST.splits["test"][1]]))] * 3

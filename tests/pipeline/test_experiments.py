@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import time
-from functools import partial
 from pathlib import Path
 
 import psutil
@@ -16,7 +15,7 @@ import pytest
 
 from normlab.errors import exit_on_input_error
 from stages import evaluate, train
-from tests.pipeline.copies import git, run, set_params, stages_run
+from tests.pipeline.copies import git, heed, run, set_params, stages_run
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -33,6 +32,7 @@ pytestmark = pytest.mark.timeout(3600)
         ("reports/history/gn.csv", "delete"),
     ],
 )
+@pytest.mark.usefixtures("_first_images")
 def test_a_bad_file_gets_one_line(
     project: Path,
     tmp_path: Path,
@@ -72,8 +72,7 @@ def test_an_interrupted_stage_stops_at_once_and_goes_on_later(project: Path) -> 
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        # What a shell starts in its background ignores Ctrl-C, and children inherit that.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=heed,
     )
     try:
         saved = project / "checkpoints/ln"

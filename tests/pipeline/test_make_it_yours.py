@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from safetensors.numpy import load_file
 
-from tests.pipeline.copies import ROOT, TRAIN, change, copy, run, set_params, stages_run
+from tests.pipeline.copies import ROOT, TRAIN, change, copy, copy_of, run, set_params, stages_run
 from tests.pipeline.test_studies import BUDGET, everything
 
 PAGE = (ROOT / "docs/make-it-yours.md").read_text()
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("elsewhere")]
 
 
 def block(kind: str, first: str) -> str:
@@ -37,8 +37,12 @@ def trained(project: Path) -> tuple[dict[str, bytes], str]:
     """Run the stages that train; give the models, by their path, and what was said."""
     ran = run(project, "dvc", "repro", *TRAIN)
     assert sorted(set(stages_run(ran)) - {"download"}) == TRAIN
-    models = sorted((project / "models").rglob("*.safetensors"))
-    return {str(path.relative_to(project)): path.read_bytes() for path in models}, ran.stderr
+    return models(project), ran.stderr
+
+
+def models(project: Path) -> dict[str, bytes]:
+    found = sorted((project / "models").rglob("*.safetensors"))
+    return {str(path.relative_to(project)): path.read_bytes() for path in found}
 
 
 def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Path) -> None:
@@ -63,9 +67,9 @@ def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Pa
     assert "| RMS norm |" in (tmp_path / "reports/README.md").read_text()
 
 
-def test_a_parameter_is_what_the_page_shows(tmp_path: Path) -> None:
-    copy(tmp_path)
-    without, _ = trained(tmp_path)
+def test_a_parameter_is_what_the_page_shows(template: Path, tmp_path: Path) -> None:
+    copy_of(template, tmp_path)
+    without = models(tmp_path)
     file = tmp_path / "params.yaml"
     file.write_text(file.read_text() + block("yaml", "dropout:"))
     git_apply(tmp_path, block("diff", "--- a/dvc.yaml"))
@@ -97,9 +101,9 @@ def test_other_channels_are_a_line_and_the_known_answer(tmp_path: Path) -> None:
     known.write_text(known.read_text().replace(constant, f'ARITHMETIC = "{answers[1]}"'))
 
     assert stages_run(run(tmp_path, "dvc", "repro"))[-2:] == ["evaluate", "plot"]
-    models = list((tmp_path / "models").rglob("*.safetensors"))
-    assert len(models) == 6
-    for model in models:
+    found = list((tmp_path / "models").rglob("*.safetensors"))
+    assert len(found) == 6
+    for model in found:
         weights = load_file(model)
         assert weights["conv3.weight"].shape == (8, 16, 1, 1)
         assert weights["conv4.weight"].shape == (12, 8, 3, 3)

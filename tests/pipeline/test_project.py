@@ -37,9 +37,10 @@ STAGES = {name: stage for pipeline in PIPELINES for name, stage in declared(pipe
 ENTRY = "stages/__main__.py"
 CLUSTER = "normlab/training/cluster.py"
 TEMPLATES = {".css", ".html", ".j2", ".js"}
-LOCKS = ["requirements.lock", "requirements-dev.lock"]
+LOCKS = [f"requirements{of}.lock" for of in ("", "-dev", "-s3", "-ssh", "-audit")]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
+DEVELOPMENT = [item for item in GROUPS["dev"] if isinstance(item, str)]
 STUDIES = ["groups", "l1", "layer_norm", "batch_size", "replication"]
 
 
@@ -81,9 +82,9 @@ def closure(path: str) -> set[str]:
 
 def code_of(stage: str) -> set[str]:
     """Our own files that a stage runs, imported or beside those; a package's mark is not one."""
-    module = re.fullmatch(r"stages/python -m stages (\w+)( [\w.]+)*", STAGES[stage]["cmd"])
+    module = re.fullmatch(r"exec stages/python -m stages (\w+)( [\w.]+)*", STAGES[stage]["cmd"])
     assert module
-    modules = closure(f"stages/{module[1]}.py") | closure("normlab/errors.py") | {ENTRY}
+    modules = closure(f"stages/{module[1]}.py") | closure("stages/provenance.py") | {ENTRY}
     beside = [f for m in modules for f in (ROOT / m).parent.glob(f"{Path(m).stem}.*")]
     if "normlab/report/page.py" in modules:
         beside += [f for f in (ROOT / "normlab/report").iterdir() if f.suffix in TEMPLATES]
@@ -113,7 +114,7 @@ def test_what_marks_a_package_holds_a_docstring_and_no_code() -> None:
 
 
 def test_workers_are_prepared_for_the_stages_that_have_them() -> None:
-    modules = {stage: STAGES[stage]["cmd"].split()[3] for stage in STAGES}
+    modules = {stage: STAGES[stage]["cmd"].split()[4] for stage in STAGES}
     with_workers = {m for stage, m in modules.items() if CLUSTER in code_of(stage)}
     assert with_workers == set(WORKERS_IMPORT)
     for stage, module in modules.items():
@@ -216,18 +217,19 @@ def test_a_lock_file_is_hashed_and_names_no_host(lock: str) -> None:
 
 
 def test_the_lock_files_hold_what_the_project_names_and_agree() -> None:
-    runs, develops = (pins(lock) for lock in LOCKS)
+    runs, develops, s3, ssh, audits = (pins(lock) for lock in LOCKS)
     assert packages(PROJECT["project"]["dependencies"] + GROUPS["install"]) <= packages(runs)
-    assert packages(GROUPS["dev"]) <= packages(develops)
-    assert {"mypy", "playwright", "pytest", "ruff"} & packages(runs) == set()
-    shared = {pin for pin in develops if packages([pin]) <= packages(runs)}
-    assert "numpy" in packages(shared)
-    assert shared <= runs
+    assert packages(DEVELOPMENT) <= packages(runs | develops)
+    for name, extra in (("s3", s3), ("ssh", ssh), ("audit", audits)):
+        assert packages(GROUPS[name]) <= packages(extra)
+    assert packages(develops | audits) & packages(runs) == set()
+    assert s3 | ssh <= develops
+    assert {pin for pin in audits if packages([pin]) <= packages(develops)} <= develops
 
 
 @pytest.mark.parametrize(
     ("folders", "extra"),
-    [(["benchmarks", "normlab", "stages"], []), (["tests"], GROUPS["dev"])],
+    [(["benchmarks", "normlab", "stages"], []), (["tests"], DEVELOPMENT)],
     ids=["run", "test"],
 )
 def test_what_the_code_imports_the_project_names(folders: list[str], extra: list[str]) -> None:
@@ -241,7 +243,7 @@ def test_what_the_code_imports_the_project_names(folders: list[str], extra: list
 
 
 def test_torch_trains_without_triton_which_the_lock_leaves_out() -> None:
-    assert "triton" not in packages(pins(LOCKS[0]) | pins(LOCKS[1]))
+    assert "triton" not in packages(pin for lock in LOCKS for pin in pins(lock))
     script = """
 import importlib.util, torch, torchvision
 from normlab.network import networks

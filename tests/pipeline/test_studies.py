@@ -27,7 +27,6 @@ from tests.pipeline.copies import (
     Recorder,
     change,
     clone_of,
-    copy,
     git,
     link_environment,
     make,
@@ -39,7 +38,7 @@ STUDIES = list(studies.STUDIES)
 pytestmark = pytest.mark.timeout(3600)
 
 BUDGET = {
-    name: {"seeds": [0, 1], "epochs": 1} | ({} if name == "replication" else {"train_size": 300})
+    name: {"seeds": 2, "epochs": 1} | ({} if name == "replication" else {"train_size": 300})
     for name in STUDIES
 }
 
@@ -51,15 +50,14 @@ def everything(project: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the project, all of it run once from nothing."""
+def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the project with its pipeline run; then all else, once from nothing."""
     folder = tmp_path_factory.mktemp("studies")
-    copy(folder)
+    shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
     change(folder / "studies/params.yaml", BUDGET)
     ran = everything(folder)
     assert sorted(ran) == sorted(
         [
-            *("download", "train_bn_l1", "train_gn", "train_ln", "evaluate", "plot"),
             *("download", *STUDIES, *(f"score@{name}" for name in STUDIES), "judge"),
             "reports/dvc.yaml:report",
         ]
@@ -90,7 +88,9 @@ def test_a_table_has_a_row_for_each_trial(name: str, project: Path) -> None:
     before = "train_eval" if name == "replication" else "val"
     measures = [*table.columns[len(expected.columns) :]]
     assert {f"{before}_accuracy", f"{before}_loss", "test_accuracy", "test_loss"} <= {*measures}
-    assert table[measures].notna().all(axis=None)
+    assert f"log_{before}_loss" in measures
+    # So short a training need not get to 99 %.
+    assert table[measures].drop(columns="epochs_to_99").notna().all(axis=None)
     history = pd.read_csv(project / f"studies/reports/{name}_history.csv")
     pd.testing.assert_frame_equal(history[[*expected]], expected, check_dtype=False)
     assert {f"{before}_accuracy", f"{before}_loss"} <= {*history}
@@ -143,7 +143,7 @@ def test_a_section_of_parameters_changes_exactly_its_study(
     for name in STUDIES:
         change(path, {name: {"epochs": 7}})
         with Repo(".") as repo:
-            assert {*repo.status()} == {name, f"score@{name}"}
+            assert {*repo.status()} == {name, f"score@{name}", "judge"}
         path.write_text(before)
 
 
@@ -151,6 +151,7 @@ class StoppedError(Exception):
     """Raised in place of training."""
 
 
+@pytest.mark.usefixtures("_first_images")
 @pytest.mark.parametrize("script", [study, score])
 def test_params_are_the_keys_read(
     committed: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
@@ -296,4 +297,4 @@ def test_the_report_is_made_of_what_is_there_and_says_what_was_not_rerun(
     change(clone / "studies/params.yaml", {"groups": {"epochs": 2}})
     said = make(clone, "report").stdout
     assert re.findall("^Running stage '(.+)'", said, re.MULTILINE) == ["reports/dvc.yaml:report"]
-    assert "studies: not rerun, though changed: groups, score@groups; `make studies` does\n" in said
+    assert "not rerun, though changed: groups, score@groups, judge; `make studies` does\n" in said

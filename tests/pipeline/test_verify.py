@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 from normlab.errors import InputError
 from normlab.network.known_answer import ARITHMETIC
 from normlab.params import Params, mapping
+from tests.pipeline.copies import first, pin, place_data
 from tools import differences, verify
 
 ROOT = verify.ROOT
@@ -31,6 +34,20 @@ def start(recipe, seed):
         name = next(name for name, array in state.weights.items() if array.ndim == 4)
         state.weights[name].view(np.uint32).flat[5] ^= 1
     return state
+"""
+# A package that stands before another of its name, and changes what that does.
+OTHER_PANDAS = """
+import sys
+from pathlib import Path
+
+here = str(Path(__file__).parents[1])
+sys.path.remove(here)
+del sys.modules["pandas"]
+import pandas
+
+sys.path.append(here)
+to_csv = pandas.DataFrame.to_csv
+pandas.DataFrame.to_csv = lambda *a, **k: to_csv(*a, **{**k, "float_format": "%.5g"})
 """
 EPSILON = re.compile(r"\b1e-5f\b")
 
@@ -60,8 +77,11 @@ def changed(file: Path, text: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def project() -> Iterator[Path]:
-    """A copy of the project with a receipt that was written here."""
+    """A copy of the project, with the first images alone, and a receipt that was written here."""
     with verify.copied(ROOT) as clone:
+        some = first()
+        pin(clone, some)
+        place_data(clone, some)
         written = command(clone, "tools.verify", "small", "--write")
         assert written.returncode == 0, written.stderr
         yield clone
@@ -122,6 +142,28 @@ def test_a_constant_of_the_engine_is_found_in_the_first_epoch(project: Path) -> 
     assert lines["data/train"][0] == "same"
     last = done.stdout.splitlines()[-1]
     assert re.search(r"outputs differ, first \S*/bn_l1\S*: .*seed ?0\b", last)
+
+
+def test_another_version_of_a_package_is_told_and_what_it_changes_is_found(
+    project: Path, tmp_path: Path
+) -> None:
+    """An environment with a pandas that writes one digit less."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path], check=True)
+    (packages,) = tmp_path.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(f"{sysconfig.get_path('purelib')}\n")
+    for name, text in {
+        "pandas/__init__.py": OTHER_PANDAS,
+        "pandas-9.9.dist-info/METADATA": "Metadata-Version: 2.1\nName: pandas\nVersion: 9.9\n",
+    }.items():
+        (packages / name).parent.mkdir()
+        (packages / name).write_text(text)
+    line = [str(tmp_path / "bin/python"), "-m", "tools.verify", "small"]
+    done = subprocess.run(line, cwd=project, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "\nnot the packages of requirements.lock: pandas 9.9 (locked: " in done.stderr
+    lines = table(done)
+    assert {lines[path][0] for path in MODELS} == {"same"}
+    assert {lines[path][0] for path in TRAINED if path not in MODELS} == {"differs"}
 
 
 def test_every_parameter_is_told_before_anything_runs(project: Path) -> None:

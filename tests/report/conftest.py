@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from normlab import files
+from normlab.data import datasets
 from normlab.report import figure_tables
 from normlab.report import page as report
 from normlab.report.inputs import Inputs
@@ -24,7 +25,8 @@ def read() -> Inputs:
     os.chdir(ROOT)
     try:
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(files, "read_images", lambda _: dict.fromkeys(range(10_000), BLANK))
+            patched.setattr(files, "read_images", lambda *_: dict.fromkeys(range(10_000), BLANK))
+            patched.setattr(datasets, "read", lambda _: datasets.MNIST)
             return stage.read()
     finally:
         os.chdir(before)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from normlab.data.datasets import FASHION_MNIST, MNIST
 from normlab.report import figure_tables, figures
 from tests.report.test_figure_tables import WRONG
 
@@ -85,9 +86,9 @@ def draw_all(seeds: int, epochs: int) -> dict[str, Figure]:
             *figure_tables.accuracies(final, summary_table(final), "accuracy")
         ),
         "misclassified": figures.misclassified_images(
-            wrong, dict.fromkeys(wrong["index"], pixels[0, 0]), GN, "digit"
+            wrong, dict.fromkeys(wrong["index"], pixels[0, 0]), GN, MNIST
         ),
-        "confusion": figures.confusion_matrices(confusion_table(seeds), "digit"),
+        "confusion": figures.confusion_matrices(confusion_table(seeds), MNIST),
         "parameters": figures.layer_parameters(parameter_table()),
     }
 
@@ -209,12 +210,12 @@ def test_final_accuracies_show_each_seed_and_the_interval() -> None:
     own = final.loc[final["series"] == BN, "accuracy"]
     np.testing.assert_allclose(np.asarray(seeds.get_xdata()), 100 * own)
     np.testing.assert_allclose(np.asarray(mean.get_xdata()), 99.35)
-    assert any("95 % t interval" in text for text in texts(figure))
+    assert any("95 % interval over seeds and images" in text for text in texts(figure))
 
 
 def test_misclassified_images_are_annotated_and_may_be_few() -> None:
     images = {index: np.full((28, 28), index, np.uint8) for index in WRONG["index"]}
-    figure = figures.misclassified_images(WRONG, images, LN, "digit")
+    figure = figures.misclassified_images(WRONG, images, LN, MNIST)
     assert {
         "true 9, predicted 4\np = 0.40, 3 seeds",
         "true 3, predicted 5\np = 0.80, 2 seeds",
@@ -225,13 +226,13 @@ def test_misclassified_images_are_annotated_and_may_be_few() -> None:
     shown = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     assert [int(np.max(image)) for image in shown if image is not None] == [20, 30, 40, 50]
     assert len(figure.axes) == 10
-    assert texts(figures.misclassified_images(WRONG.head(0), {}, LN, "digit"))
+    assert texts(figures.misclassified_images(WRONG.head(0), {}, LN, MNIST))
 
 
 def test_confusion_matrices_colour_errors_only_on_one_scale() -> None:
     table = confusion_table(3)
     shuffled = table.groupby("series", sort=False).sample(frac=1, random_state=0)
-    figure = figures.confusion_matrices(shuffled, "digit")
+    figure = figures.confusion_matrices(shuffled, MNIST)
     most = table.loc[table["true"] != table["predicted"], "count"].max()
     for axes, variant in zip(figure.axes, VARIANTS, strict=True):
         shown = axes.images[0].get_array()
@@ -254,10 +255,21 @@ def test_confusion_matrices_colour_errors_only_on_one_scale() -> None:
 def test_there_are_as_many_rows_in_a_confusion_matrix_as_classes() -> None:
     pairs = itertools.product((0, 1, 2), repeat=2)
     table = pd.DataFrame([(GN, *pair, 5) for pair in pairs], columns=confusion_table(1).columns)
-    figure = figures.confusion_matrices(table, "garment")
+    figure = figures.confusion_matrices(table, MNIST._replace(noun="garment"))
     assert {"Which test garments are taken for which", "Group norm: 30 errors in 45"} <= set(
         texts(figure)
     )
+
+
+def test_classes_have_their_names_and_of_very_many_nothing_is_written() -> None:
+    figure = figures.confusion_matrices(confusion_table(1), FASHION_MNIST)
+    assert {"Ankle boot", "T-shirt/top"} <= set(texts(figure))
+    pairs = itertools.product(range(41), repeat=2)
+    table = pd.DataFrame([(GN, *pair, 5) for pair in pairs], columns=confusion_table(1).columns)
+    many = MNIST._replace(names=tuple(map(str, range(41))))
+    (axes,) = figures.confusion_matrices(table, many).axes
+    assert not axes.texts
+    assert not axes.get_xticklabels()
 
 
 @pytest.mark.parametrize("variants", [1, 4])
@@ -265,7 +277,7 @@ def test_any_number_of_confusion_matrices_fits(variants: int) -> None:
     one = confusion_table(1).head(100)
     table = pd.concat([one.assign(series=f"v{i}") for i in range(variants)])
     perfect = table.assign(count=table["count"] * (table["true"] == table["predicted"]))
-    said = texts(figures.confusion_matrices(perfect, "digit"))
+    said = texts(figures.confusion_matrices(perfect, MNIST))
     assert sum("0 errors in 9,800" in text for text in said) == variants
 
 

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from normlab import formatting
+from normlab.data.datasets import MNIST
 from normlab.errors import InputError
+from normlab.evidence import verdicts
 from normlab.report import page as report
 from normlab.report.inputs import Inputs
 from stages import report as stage
@@ -164,8 +165,11 @@ def test_what_is_not_known_is_left_out(inputs: Inputs) -> None:
     """One seed, one finding without an interval, a claim with markup in it."""
     summary = inputs.summary.assign(std=np.nan, low=np.nan, high=np.nan)
     name, finding = next(iter(inputs.findings.items()))
-    unknown = dict.fromkeys(("low", "high", "p", "p_holm", "smallest_p", "trials", "seeds"))
-    claim = {"claim": "More <b>bold</b> & better", "unit": "times", "effect": 3.0}
+    columns = verdicts.OF_FINDINGS.split()
+    unknown = dict.fromkeys(columns[columns.index("low") :])
+    known = ("smallest_effect", "tests", "level", "sentence")
+    claim = {name: finding[name] for name in known} | {"test": "ratio", "unit": "times"}
+    claim |= {"claim": "More <b>bold</b> & better", "effect": 3.0}
     findings = dict(inputs.findings) | {name: finding | unknown | claim}
     page = report.render(inputs._replace(summary=summary, findings=findings))
     assert "<b>bold</b>" not in page
@@ -189,7 +193,7 @@ def test_a_single_epoch_makes_a_page_of_the_same_kind(inputs: Inputs, page: str)
     assert len(made) < 1.1 * len(page)
     said = text(made)
     assert "After 1 epoch each classifies" in said
-    assert "95 % interval 0.00 % … 100.00 %" in said
+    assert "95 % interval over seeds and images 0.00 % … 100.00 %" in said
     assert not re.search(r"(?<![\d.])1 epochs", said)
     spec = re.search(r'id="accuracies">.*?json">(.*?)</script>', made, re.DOTALL)
     assert spec
@@ -243,37 +247,9 @@ def test_a_single_variant_is_shown_without_a_comparison(inputs: Inputs) -> None:
     assert "\n\n\n" not in made
 
 
-@dataclass
-class Place:
-    values: dict[str, Any]
-    order: list[str]
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        Place({"effect": 0.4, "low": 0.2, "high": 0.6}, ["zero", "low", "at", "high"]),
-        Place({"effect": -0.1, "low": -0.3, "high": 0.1}, ["low", "at", "zero", "high"]),
-        Place(
-            {"effect": 0.4, "low": 0.3, "high": 0.6, "smallest_effect": 0.1},
-            ["left", "zero", "right", "low", "at", "high"],
-        ),
-        Place(
-            {"effect": 36.0, "low": None, "high": None, "smallest_effect": 2.0, "unit": "times"},
-            ["left", "zero", "right", "at"],
-        ),
-    ],
-)
-def test_an_effect_is_placed_in_order_and_in_sight(place: Place) -> None:
-    drawn = report.effect(place.values)
-    assert drawn
-    assert sorted(drawn, key=lambda name: drawn[name]) == place.order
-    assert all(0 < at < 100 for at in drawn.values())
-
-
 def test_readings_name_the_most_frequent_first() -> None:
-    assert report.readings({4: 3}) == "4"
-    assert report.readings({9: 1, 4: 2, 7: 0}) == "4 (2 of 3), 9 (1 of 3)"
+    assert report.readings({4: 3}, MNIST.names) == "4"
+    assert report.readings({9: 1, 4: 2, 7: 0}, MNIST.names) == "4 (2 of 3), 9 (1 of 3)"
 
 
 def test_a_missing_input_gets_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,11 @@
 
 import pytest
 
-from normlab.report import sections
+from normlab.data.datasets import FASHION_MNIST
+from normlab.report import charts, sections
+from normlab.report import page as report
 from normlab.report.inputs import Inputs
+from tests.report.test_page import text
 
 
 def with_accuracy(inputs: Inputs, study: str, label: str, accuracy: float) -> Inputs:
@@ -73,3 +76,34 @@ def test_a_reference_that_reported_nothing_of_a_variant_has_no_point(inputs: Inp
     assert set(chart.numbers["The reference’s report"]) == {"—"}
     rows = [row for values in chart.spec["datasets"].values() for row in values]
     assert all(row["y_mean"] is None for row in rows if "reference" in row["series"])
+
+
+def test_arms_whose_validation_images_are_the_harder_are_counted(inputs: Inputs) -> None:
+    summaries = [tables.summary for tables in inputs.studies.values()]
+    measured = sum((one["measure"] == "val_accuracy").sum() for one in summaries)
+    before = sections.easier(inputs)
+    assert before["arms"] == measured
+    easy = with_accuracy(inputs, "l1", inputs.studies["l1"].labels[0], 1.0)
+    hard = with_accuracy(inputs, "l1", inputs.studies["l1"].labels[0], 0.0)
+    assert sections.easier(easy)["below"] == sections.easier(hard)["below"] + 1
+    # The replication learns from all training images, and has no others to be measured on.
+    alone = inputs._replace(studies={"replication": inputs.studies["replication"]})
+    assert sections.easier(alone) == {"arms": 0, "below": 0}
+
+
+@pytest.mark.parametrize("credited", [True, False])
+def test_the_page_of_another_data_set_speaks_of_no_digits(
+    inputs: Inputs, monkeypatch: pytest.MonkeyPatch, credited: bool
+) -> None:
+    own = FASHION_MNIST._replace(name="letters", noun="image", credit="")
+    dataset = FASHION_MNIST if credited else own
+    monkeypatch.setattr(charts, "picture", lambda _: "")
+    other = inputs._replace(dataset=dataset, params=inputs.params | {"dataset": "another"})
+    said = text(report.render(other))
+    assert "digit" not in said.lower()
+    assert "MNIST" not in said.replace("Fashion-MNIST", "")
+    assert f"Misread {dataset.noun}s" in said
+    assert f"trained on {dataset.name} with" in said
+    assert ("under the MIT licence. The images above are single items of it" in said) == credited
+    shown = [dataset.names[int(true)] for true in inputs.misclassified["true"].unique()]
+    assert any(name in said for name in shown)

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from normlab.data import augment
 from normlab.errors import InputError
 from normlab.network import compiled, known_answer, networks, plans
+from normlab.network.architecture import REFERENCE
 from normlab.training import machine, pytorch, trial
 from normlab.training.recipe import Data, State, learning_rate
 from tests.conftest import VARIANTS, make_recipe
@@ -68,6 +69,26 @@ def test_an_epoch_is_the_plain_one_last_partial_batch_included(
     learned = [theirs[name].numpy() - start.weights[name] for name in by_engine]
     apart = [theirs[name].numpy() - array for name, array in by_engine.items()]
     assert norm(apart) < 0.03 * norm(learned)
+
+
+def test_images_of_another_side_and_more_classes_train_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    letters = REFERENCE._replace(side=24, classes=26, mean=0.3, std=0.4)
+    recipe = make_recipe(architecture=letters)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (60, 24, 24), dtype=np.uint8)
+    labels = rng.integers(0, 26, 60, dtype=np.uint8)
+    data, start = Data(images, labels, images, labels), trial.start(recipe, seed=1)
+    by_engine = trial.train_epoch(recipe, start, data)
+    without_engine(monkeypatch)
+    by_torch = trial.train_epoch(recipe, start, data)
+    learned = [by_torch.weights[name] - start.weights[name] for name in start.weights]
+    apart = [by_torch.weights[name] - by_engine.weights[name] for name in start.weights]
+    assert norm(apart) < 0.03 * norm(learned)
+    assert by_engine.row["train_loss"] == pytest.approx(by_torch.row["train_loss"], rel=1e-3)
+    assert by_engine.row["val_loss"] == pytest.approx(by_torch.row["val_loss"], rel=1e-2)
+    assert trial.divergence(recipe, by_engine) is None
 
 
 def without_engine(monkeypatch: pytest.MonkeyPatch) -> None:
