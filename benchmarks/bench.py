@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from benchmarks import pipeline
 from normlab import params
+from normlab.data.validation import Part
 from normlab.network import compiled, networks, plans
 from normlab.network.architecture import REFERENCE
 from normlab.network.compiled import Processor
@@ -48,7 +49,7 @@ def main() -> None:
     """Measure, print the tables and keep them in a file."""
     settings = params.load(train.PARAMS)
     recipes = [trials.recipe_of(variant, partial(getattr, settings)) for variant in VARIANTS]
-    data = trials.read_data(settings.val_size, settings.train_size)
+    data = trials.data_of(Part(settings.val_size, settings.train_size), trials.read_images())
     trial = len(data.train_labels) * settings.epochs
     few = Data(
         data.train_images[:IMAGES],

@@ -13,6 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from normlab import params
+from normlab.data.validation import Part
 from normlab.training import cluster, trial, trials
 from normlab.training.chains import run_chains
 from stages import train
@@ -50,7 +51,7 @@ SEARCHED: list[Settings] = [
 def main() -> None:
     """Train with all settings, every variant with every seed; print a table."""
     defaults = params.load(train.PARAMS)
-    data = trials.read_data(defaults.val_size, defaults.train_size)
+    data = trials.data_of(Part(defaults.val_size, defaults.train_size), trials.read_images())
     chains, trained = [], []
     for which, settings in enumerate(SEARCHED):
         changed = defaults.model_copy(update=settings)

@@ -22,24 +22,28 @@ class Arm(NamedTuple):
     arms."""
     label: str | None = None
     """Its name for people; None for the variant's."""
-    folder: str | None = None
-    """Where its models are kept in the study's folder; None for the variant's key."""
-    on_training_images: bool = False
-    """Whether its trials learn from all training images and are measured on them again."""
+    key: str | None = None
+    """Its name among the study's arms, as of a folder; None for the variant's key."""
+    trained_in: str | None = None
+    """`study.arm` whose trials it has, if not its own."""
 
     @property
     def name(self) -> str:
         """Its name among the study's arms, as of a folder."""
-        return self.folder or self.variant
+        return self.key or self.variant
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns that name it in every table: study, variant and the factors' values.
+        """The columns that name it in every table: study, variant and, of a study, arm and factors.
 
-        None stands for a factor that this arm does not change.
+        None stands for a factor that this arm does not change. A list is text.
         """
-        values = {factor: (self.changes | self.network).get(factor) for factor in self.factors}
-        return {"study": self.study, "variant": self.variant} | values
+        columns = {"study": self.study, "variant": self.variant}
+        if self.study != MAIN:
+            columns["arm"] = self.name
+        values = [(self.changes | self.network).get(factor) for factor in self.factors]
+        texts = [" ".join(map(str, v)) if isinstance(v, list) else v for v in values]
+        return columns | dict(zip(self.factors, texts, strict=True))
 
     def value(self, base: Params, key: str) -> Any:
         """Give the value of a parameter, as changed or else as in `base`."""

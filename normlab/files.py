@@ -23,15 +23,15 @@ from normlab import scratch
 from normlab.errors import InputError, unwritable
 
 KINDS = {
-    "text": "study variant label measure other other_label verdict layer name sentence weights "
+    "text": "study variant arm label measure other other_label verdict layer name sentence weights "
     "registration? ln_affine? error_ratio_verdict?",
     "a whole number": "seed epoch images index true predicted count parameters tests "
     "seeds? trials? seeds_needed?",
-    "a number": "lr loss accuracy train_loss train_accuracy val_loss val_accuracy train_eval_loss "
-    "train_eval_accuracy test_loss test_accuracy optimism small_weights share probability "
-    "probability_true difference min_p level batch_size l1_lambda? log_val_loss "
-    "log_train_eval_loss epochs_to_99? mean? std? low? high? effect? smallest_effect? holds_from? "
-    "holds_to? p? p_adjusted? error_ratio? error_ratio_low? error_ratio_high?",
+    "a number": "lr loss accuracy train_loss train_accuracy val_loss val_accuracy test_loss "
+    "test_accuracy seen_loss seen_accuracy unseen_loss unseen_accuracy easier optimism "
+    "small_weights share probability probability_true difference min_p level batch_size "
+    "l1_lambda? log_val_loss epochs_to_99? mean? std? low? high? effect? smallest_effect? "
+    "holds_from? holds_to? p? p_adjusted? error_ratio? error_ratio_low? error_ratio_high?",
 }
 """What columns of any table hold, by their names; others may hold anything. With ? or nothing."""
 KIND_OF = {name.rstrip("?"): kind for kind, names in KINDS.items() for name in names.split()}

@@ -3,7 +3,7 @@
 import difflib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, overload
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, overload
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
@@ -235,21 +235,46 @@ def _place(loc: tuple[int | str, ...], model: type[Section]) -> tuple[str, ...]:
     """Shorten where pydantic found an error to the keys that lead to a parameter."""
     key, *rest = map(str, loc)
     field = model.model_fields.get(key)
-    section = section_of(field) if field else None
-    return (key, *_place(tuple(rest), section)) if section and rest else (key,)
+    if field is None or not rest:
+        return (key,)
+    if section := section_of(field):
+        return (key, *_place(tuple(rest), section))
+    name, *inner = rest
+    if (section := sections_of(field)) and inner[:1] != ["[key]"]:
+        return (key, name, *(_place(tuple(inner), section) if inner else ()))
+    return (key,)
 
 
 def section_of(field: FieldInfo) -> type[Section] | None:
     """Give the model of a section; None if the field is a parameter."""
+    return _section(field.annotation)
+
+
+def sections_of(field: FieldInfo) -> type[Section] | None:
+    """Give the model of each of the sections that a field has by name; None if it has none."""
     kind = field.annotation
+    return _section(get_args(kind)[1]) if get_origin(kind) is dict else None
+
+
+def _section(kind: Any) -> type[Section] | None:
     return kind if isinstance(kind, type) and issubclass(kind, Section) else None
 
 
 def _problem(place: tuple[str, ...], kind: str, values: Any, model: type[Section]) -> str:
+    where = ".".join(_shortened(name, 60) for name in place)
     *sections, key = place
+    named = False
     for name in sections:
-        values, model = values[name], section_of(model.model_fields[name]) or model
-    where, fields = ".".join(_shortened(name, 60) for name in place), model.model_fields
+        values = values[name]
+        if named:  # A name among sections, all of one model.
+            named = False
+        else:
+            field = model.model_fields[name]
+            named = sections_of(field) is not None
+            model = section_of(field) or sections_of(field) or model
+    fields = model.model_fields
+    if named:
+        return f"{where}: got {_shown(values[key])}, allowed: a section of {', '.join(fields)}"
     if kind == "missing":
         return f"{where}: missing, allowed: {allowed_values(fields[key])}"
     got = _shown(values[key])

@@ -1,24 +1,27 @@
-"""The studies: which arms each compares, and the parameters that say so.
+"""The studies that `studies/params.yaml` declares: their arms, and the trials of each.
 
-An arm is a variant as the pipeline trains it, with some parameters changed. All else, and whatever
-a study does not change, is as in `params.yaml`. The main comparison is the study `main`, whose arms
-change nothing.
+An arm is a variant as the pipeline trains it, with some parameters changed; what neither it nor its
+study changes is as in `params.yaml`. The main comparison is the study `main`, whose arms change
+nothing, and which is not among these.
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field, ValidationError, create_model
 
-from normlab import formatting
+from normlab import params
 from normlab.arms import Arm
+from normlab.data.validation import Part
+from normlab.errors import InputError
 from normlab.network.architecture import REFERENCE
 from normlab.params import (
     TRAIN_SIZE,
-    TRAINING_IMAGES,
     Count,
     Factor,
     Fraction,
@@ -35,259 +38,246 @@ from normlab.params import (
 )
 
 LAYERS = len(REFERENCE.convolutions)
+NETWORK = ("norm_place", "ln_axes", "conv3_padding")
+"""What an arm may change of the network that is no parameter of the pipeline."""
+RECIPE = (
+    "affine_rotation affine_scale affine_shear affine_translation batch_size gn_groups ln_affine "
+    "lr lr_schedule lr_step_epochs lr_step_factor momentum nesterov val_size"
+)
+"""The parameters of the pipeline that the studies' results depend on, of one or another."""
+UNSET: Any = None
+"""Stands in a field of `Changes` for what is not changed."""
+
+Each = Field(min_length=LAYERS, max_length=LAYERS)
+Axes = Literal["chw", "last"]
+NAME = "[a-z][a-z0-9_]{0,39}"
+"""A study's, and an arm's."""
+Name = Annotated[str, Field(pattern=f"^{NAME}$")]
 
 
-def _ascending(values: list[Any]) -> list[Any]:
-    if any(one >= other for one, other in itertools.pairwise(values)):
-        raise ValueError
+class Changes(Section):
+    """Parameters with other values than in `params.yaml`, and what is changed of the network."""
+
+    train_size: Annotated[Size | None, allowed(TRAIN_SIZE)] = UNSET
+    batch_size: Size = UNSET
+    lr: Rate = UNSET
+    momentum: Momentum = UNSET
+    nesterov: bool = allowed("true or false", default=UNSET)
+    lr_schedule: Literal["constant", "step", "cosine"] = allowed(
+        "constant, step or cosine", default=UNSET
+    )
+    lr_step_epochs: Count = UNSET
+    lr_step_factor: Factor = UNSET
+    l1_lambda: Weight = UNSET
+    gn_groups: Count | Annotated[list[Count], Each] = allowed(
+        f"a whole number from 1 to 1000, or a list of {LAYERS}, one for each convolution",
+        default=UNSET,
+    )
+    ln_affine: Literal["elementwise", "channel"] = allowed("elementwise or channel", default=UNSET)
+    affine_rotation: Rotation = UNSET
+    affine_translation: Fraction = UNSET
+    affine_scale: Range = UNSET
+    affine_shear: Shear = UNSET
+    norm_place: Literal["after_relu", "before_relu"] = allowed(
+        "after_relu or before_relu", default=UNSET
+    )
+    """Where the normalization is."""
+    ln_axes: Axes | Annotated[list[Axes], Each] = allowed(
+        f"chw, last, or a list of {LAYERS}, one for each convolution", default=UNSET
+    )
+    """What layer norm goes over: (C,H,W), or the last axis alone."""
+    conv3_padding: Literal[0, 1] = allowed("0 or 1", default=UNSET)
+    """Of the third convolution."""
+
+    def given(self) -> dict[str, Any]:
+        """Those that are changed."""
+        names = [name for name in Changes.model_fields if name in self.model_fields_set]
+        return {name: getattr(self, name) for name in names}
+
+
+class Compared(Changes):
+    """An arm, or several that differ in what the study goes over."""
+
+    variant: str = allowed("a variant")
+    """Which normalization, as the pipeline's stages name it."""
+    label: str | None = allowed("a text", default=None)
+    """Its name for people; by default the variant's."""
+    trained_in: str | None = allowed("study.arm", default=None)
+    """Whose trials it has, of another study; they have to be trained alike."""
+
+
+def _levels(values: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Check what a study goes over."""
+    for name, levels in values.items():
+        texts = [json.dumps(level) for level in levels]
+        if not 2 <= len(levels) <= 100 or len(set(texts)) < len(texts):
+            raise ValueError
+        try:
+            for level in levels:
+                Changes.model_validate({name: level})
+        except ValidationError:
+            raise ValueError from None
     return values
 
 
-Ordered = AfterValidator(_ascending)
-Counts = Annotated[
-    list[Count],
-    allowed(
-        "a list of 2 to 100 whole numbers from 1 to 1000, ascending", min_length=2, max_length=100
-    ),
-    Ordered,
-]
-Sizes = Annotated[
-    list[Size],
-    allowed(
-        f"a list of 2 to 100 whole numbers from 1 to {TRAINING_IMAGES}, ascending",
-        min_length=2,
-        max_length=100,
-    ),
-    Ordered,
-]
-Weights = Annotated[
-    list[Weight],
-    allowed("a list of 2 to 100 numbers from 0 to 1, ascending", min_length=2, max_length=100),
-    Ordered,
-]
-TrainSize = Annotated[Size | None, allowed(TRAIN_SIZE)]
+class Study(Section):
+    """A question: what its arms are, and how often and for how long each is trained."""
 
-
-class Study(NamedTuple):
-    """A question, and the arms whose comparison answers it."""
-
-    title: str
-    arms: Callable[["Settings", Params], list[Arm]]
-
-
-class Trials(Section):
-    """What every study has: its trials, and the claims that were registered before they ran."""
-
+    dataset: Literal["mnist", "fashion_mnist"] = allowed("mnist or fashion_mnist")
+    """What is classified."""
     seeds: Count
     """Trials of each arm; fewer than 10 show little among so many claims."""
     registered: dict[str, str] = allowed("claims and their digests, as `make register` writes them")
     """Each arm's seeds come from these; without any they are 0, 1, 2, ... for all arms."""
-
-
-class Budget(Trials):
-    """What most studies have."""
-
     epochs: Count
     """Passes over the training images."""
-    train_size: TrainSize
+    train_size: Annotated[Size | None, allowed(TRAIN_SIZE)]
     """How many images to train on; null for all but the validation images."""
-
-
-class Groups(Budget):
-    """Settings of `groups`."""
-
-    gn_groups: Counts
-    """The numbers of groups to compare."""
-
-
-class Penalties(Budget):
-    """Settings of `l1`."""
-
-    l1_lambda: Weights
-    """The λ to compare."""
-
-
-class BatchSizes(Budget):
-    """Settings of `batch_size`."""
-
-    batch_size: Sizes
-    """Images per step; the learning rate is in proportion, the images seen are as many."""
-
-
-class Replication(Trials):
-    """Settings of `replication`: the reference's own recipe, on all training images."""
-
-    epochs: Count
-    """Passes over the training images."""
-    batch_size: Size
-    """Images per step."""
-    lr: Rate
-    """Learning rate."""
-    momentum: Momentum
-    """In the plain form."""
-    lr_step_epochs: Count
-    """Epochs between changes of the learning rate."""
-    lr_step_factor: Factor
-    """Factor at each change."""
-    l1_lambda: Weight
-    """The weight of batch norm's penalty."""
-    gn_groups: list[Count] = allowed(
-        f"a list of {LAYERS} whole numbers from 1 to 1000, one per convolution",
-        min_length=LAYERS,
-        max_length=LAYERS,
+    folds: bool = allowed("true or false", default=False)
+    """Whether each trial of an arm has other images set apart: the first `val_size` of them, the
+    next, and so on. Then it is scored on the images it has learnt from too."""
+    recipe: Changes = Changes()
+    """What is as it is here for all arms of the study."""
+    arms: dict[Name, Compared] = allowed(
+        "1 to 100 arms by name, of small letters, digits and _", min_length=1, max_length=100
     )
-    """Group norm's numbers of groups."""
-    affine_rotation: Rotation
-    """Augmentation: degrees, to either side."""
-    affine_translation: Fraction
-    """Augmentation: fraction of the width, in every direction."""
-    affine_scale: Range
-    """Augmentation: smallest and largest factor."""
-    affine_shear: Shear
-    """Augmentation: degrees, to either side."""
+    """What is compared: of each arm the variant, and what it has otherwise than the others."""
+    over: Annotated[dict[str, list[Any]], AfterValidator(_levels)] = allowed(
+        "parameters, with 2 to 100 different values of each", default={}
+    )
+    """Each arm is trained with all of these values."""
+    scale_lr: bool = allowed("true or false", default=False)
+    """Whether the learning rate is in proportion to the batch size."""
 
 
-class Settings(Section):
-    """Every setting of the studies, `studies/params.yaml`: a section for each of them."""
-
-    groups: Groups
-    l1: Penalties
-    layer_norm: Budget
-    batch_size: BatchSizes
-    replication: Replication
+Studies = Mapping[str, Study]
 
 
-def groups(own: Settings, _: Params) -> list[Arm]:
-    """Group norm with more and more groups."""
-    return [
-        Arm(
-            study="groups",
-            variant="gn",
-            changes={"gn_groups": count},
-            factors=("gn_groups",),
-            label=formatting.many(count, "group"),
-            folder=f"{count}",
-        )
-        for count in own.groups.gn_groups
-    ]
+class Planned(NamedTuple):
+    """A trial that a study asks for."""
+
+    arm: Arm
+    seed: int
+    part: Part
+    """Which training images it learns from."""
 
 
-def l1(own: Settings, _: Params) -> list[Arm]:
-    """Batch norm with a larger and larger penalty."""
-    return [
-        Arm(
-            study="l1",
-            variant="bn_l1",
-            changes={"l1_lambda": weight},
-            factors=("l1_lambda",),
-            label=f"λ = {formatting.power_of_ten(weight)}",
-            folder=f"{weight:g}",
-        )
-        for weight in own.l1.l1_lambda
-    ]
+def load(path: Path) -> dict[str, Study]:
+    """Read and validate all studies, by name, in their order.
+
+    Raises
+    ------
+    InputError
+        As `params.load`; and if an arm is said to be trained in one that there is not.
+    """
+    names = params.mapping(path, params.LARGEST)
+    for name in names:
+        if not re.fullmatch(NAME, name):
+            raise InputError(f"{path}: got a study {name!r}, allowed: a name that fits {NAME}")
+    every: Any = dict.fromkeys(names, (Study, ...))
+    found = params.load(path, create_model("Studies", __base__=Section, **every))
+    own = {name: getattr(found, name) for name in names}
+    for name, study in own.items():
+        for key, arm in study.arms.items():
+            if arm.trained_in is not None and not _is_arm(own, arm.trained_in):
+                raise InputError(
+                    f"{path}: {name}.arms.{key}.trained_in: got {arm.trained_in}, allowed: "
+                    "study.arm of an arm that its own study trains"
+                )
+    return own
 
 
-def layer_norm(_: Settings, __: Params) -> list[Arm]:
-    """Layer norm with either affine, batch norm without a penalty, group norm."""
-    arms: list[tuple[str, str, dict[str, Any], str]] = [
-        ("bn", "bn_l1", {"l1_lambda": 0.0}, "Batch norm"),
-        ("gn", "gn", {}, "Group norm"),
-        ("ln_channel", "ln", {"ln_affine": "channel"}, "Layer norm, per channel"),
-        ("ln_elementwise", "ln", {"ln_affine": "elementwise"}, "Layer norm, per element"),
-    ]
-    factors = ("l1_lambda", "ln_affine")
-    return [
-        Arm(
-            study="layer_norm",
-            variant=variant,
-            changes=changes,
-            factors=factors,
-            label=label,
-            folder=folder,
-        )
-        for folder, variant, changes, label in arms
-    ]
+def _is_arm(own: Studies, place: str) -> bool:
+    """Whether there is an arm that its own study trains, on the images that all its arms have."""
+    name, _, arm = place.partition(".")
+    study = own.get(name)
+    if study is None or arm not in study.arms:
+        return False
+    return not (study.over or study.folds or study.arms[arm].trained_in)
 
 
-def batch_size(own: Settings, base: Params) -> list[Arm]:
-    """Each normalization at several batch sizes, the learning rate in proportion to them."""
-    variants: list[tuple[str, str, dict[str, Any], str]] = [
-        ("bn", "bn_l1", {"l1_lambda": 0.0}, "Batch norm"),
-        ("gn", "gn", {}, "Group norm"),
-        ("ln", "ln", {}, "Layer norm"),
-    ]
-    return [
-        Arm(
-            study="batch_size",
-            variant=variant,
-            changes=changes | {"batch_size": size, "lr": base.lr * size / base.batch_size},
-            factors=("batch_size",),
-            label=label,
-            folder=f"{folder}_{size}",
-        )
-        for folder, variant, changes, label in variants
-        for size in own.batch_size.batch_size
-    ]
-
-
-def replication(own: Settings, _: Params) -> list[Arm]:
-    """Run the reference's three variants by its own recipe."""
-    recipe = own.replication.model_dump(exclude={*Trials.model_fields})
-    fixed = {"lr_schedule": "step", "nesterov": False, "ln_affine": "elementwise"}
-    return [
-        Arm(study="replication", variant=variant, changes=recipe | fixed, on_training_images=True)
-        for variant in ("bn_l1", "gn", "ln")
-    ]
-
-
-STUDIES = {
-    "groups": Study("How many groups?", groups),
-    "l1": Study("How large a penalty?", l1),
-    "layer_norm": Study("What do layer norm’s parameters buy?", layer_norm),
-    "batch_size": Study("How small a batch?", batch_size),
-    "replication": Study("What did the reference measure?", replication),
-}
-"""All but the main comparison, in the order in which they are shown."""
-
-
-RECIPE = (
-    "affine_rotation affine_scale affine_shear affine_translation batch_size dataset gn_groups "
-    "ln_affine lr lr_schedule lr_step_epochs lr_step_factor momentum nesterov val_size"
-)
-"""The parameters of the pipeline that the arms' results depend on, of one study or another."""
-
-
-def arms(study: str, own: Settings, base: Params) -> list[Arm]:
-    """All arms of a study, in its order, with its number of epochs.
+def arms(own: Studies, study: str, base: Params) -> list[Arm]:
+    """All arms of a study, in its order.
 
     Parameters
     ----------
+    own
+        The studies, as `load` gives them.
     study
-        A key of `STUDIES`.
-    own, base
-        The parameters of the studies and of the pipeline.
+        Which of them.
+    base
+        The parameters of the pipeline.
     """
-    epochs = {"epochs": getattr(own, study).epochs}
-    found = STUDIES[study].arms(own, base)
-    return [arm._replace(changes=arm.changes | epochs) for arm in found]
+    about, found = own[study], []
+    compared = {name: None for arm in about.arms.values() for name in arm.given()}
+    factors = tuple(compared | dict.fromkeys(about.over))
+    same = {"epochs": about.epochs, "train_size": about.train_size} | about.recipe.given()
+    for key, arm in about.arms.items():
+        for values in itertools.product(*about.over.values()):
+            levels = dict(zip(about.over, values, strict=True))
+            changes = same | arm.given() | levels
+            if about.scale_lr:
+                size = changes.get("batch_size", base.batch_size)
+                changes["lr"] = base.lr * size / base.batch_size
+            label = arm.label
+            if len(about.arms) == 1 and levels:
+                label = ", ".join(f"{name} {_level(level)}" for name, level in levels.items())
+            found.append(
+                Arm(
+                    study=study,
+                    variant=arm.variant,
+                    changes={k: v for k, v in changes.items() if k not in NETWORK},
+                    network={k: v for k, v in changes.items() if k in NETWORK},
+                    factors=factors,
+                    label=label,
+                    key="_".join([key, *map(_level, values)]),
+                    trained_in=arm.trained_in,
+                )
+            )
+    return found
 
 
-def seeds(own: Settings, arm: Arm) -> list[int]:
+def planned(own: Studies, study: str, base: Params) -> list[Planned]:
+    """All trials of a study, arm by arm; those of arms trained in another study are that one's."""
+    return [trial for arm in arms(own, study, base) for trial in _planned(own, arm, base)]
+
+
+def origin(own: Studies, arm: Arm, base: Params) -> Arm:
+    """Give the arm, of whichever study, whose trials an arm has."""
+    if arm.trained_in is None:
+        return arm
+    study, _, key = arm.trained_in.partition(".")
+    (found,) = (one for one in arms(own, study, base) if one.name == key)
+    return found
+
+
+def seeds(own: Studies, arm: Arm, base: Params) -> list[int]:
     """Give the seeds of an arm, whole numbers below 2**32.
 
     Those of a study without registered claims are 0, 1, 2, ..., the same for all arms. Otherwise
     each arm has its own, from a hash of the registered digests and its name: nobody can have run
     them before the registration.
     """
-    section: Trials = getattr(own, arm.study)
-    if not section.registered:
-        return list(range(section.seeds))
+    arm = origin(own, arm, base)
+    about = own[arm.study]
+    if not about.registered:
+        return list(range(about.seeds))
 
     def drawn(number: int) -> int:
-        text = json.dumps([section.registered, arm.name, number], sort_keys=True)
+        text = json.dumps([about.registered, arm.name, number], sort_keys=True)
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
 
     found, numbers = dict[int, None](), itertools.count()
-    while len(found) < section.seeds:
+    while len(found) < about.seeds:
         found[drawn(next(numbers))] = None
     return list(found)
+
+
+def _planned(own: Studies, arm: Arm, base: Params) -> Iterator[Planned]:
+    size = arm.value(base, "train_size")
+    for number, seed in enumerate(seeds(own, arm, base)):
+        yield Planned(arm, seed, Part(base.val_size, size, number if own[arm.study].folds else 0))
+
+
+def _level(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float | int) else f"{value}"

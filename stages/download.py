@@ -11,30 +11,32 @@ from normlab.errors import InputError
 
 PARAMS = Path("params.yaml")
 INCOMING = Path("data/incoming")
-TRAIN = Path("data/train")
-TEST = Path("data/test")
+DATA = Path("data")
 
 
-def main(other: str = ".") -> None:
+def main(other: str = ".", known: str = "") -> None:
     """Fetch and check all four files, then write both splits, each with its description.
 
-    Parameters and folders of one's own are those of `other`, the folder of another DVC project
-    or of this one; what it has is taken before it is fetched.
+    Folders of one's own are those of `other`, the folder of another DVC project or of this one;
+    what it has is taken before it is fetched. A `known` data set has a folder of its name; else it
+    is the one that the parameters name.
     """
-    project = Path(other)
-    for folder in (TRAIN, TEST):
+    project, own_folder = Path(other), DATA / known
+    splits = [own_folder / split for split in datasets.SPLITS]
+    own_folder.mkdir(parents=True, exist_ok=True)
+    for folder in splits:
         scratch.clear(folder)
-    chosen = params.load(project / PARAMS).dataset
+    chosen = known or params.load(project / PARAMS).dataset
     workspace = Path(os.path.relpath(workspace_of(Path.cwd())))
     if dataset := datasets.known().get(chosen):
-        roots = dict.fromkeys([Path(), workspace, workspace / project])
-        folders = [root / split for root in roots for split in (TRAIN, TEST)]
+        roots = dict.fromkeys([own_folder, workspace / own_folder, workspace / project / DATA])
+        folders = [root / split for root in roots for split in datasets.SPLITS]
         in_place = [folder for folder in folders if may_hold(folder, dataset)]
         fetched = sources.fetch(dataset, workspace / project / INCOMING, in_place)
     else:
         dataset, fetched = own.read(workspace / project / chosen)
-    with files.directory(TRAIN) as train, files.directory(TEST) as test:
-        for split, directory in (("train", train), ("test", test)):
+    with files.directory(splits[0]) as train, files.directory(splits[1]) as test:
+        for split, directory in zip(datasets.SPLITS, (train, test), strict=True):
             for name in dataset.splits[split]:
                 (directory / name).write_bytes(fetched[name])
             told = json.dumps(datasets.description(dataset, split), indent=2)

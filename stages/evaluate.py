@@ -1,5 +1,6 @@
 """Stage `evaluate`: the one stage that sees test images. Scores, compares and explains."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def read_models(
     variant: str, history: pd.DataFrame, settings: params.Params, architecture: Architecture
 ) -> list[TrainedModel]:
     """Read the weights of every epoch of a variant's trials."""
-    norm_params = {name: getattr(settings, name) for name in networks.VARIANTS[variant].params}
+    norm_params = networks.VARIANTS[variant].values(partial(getattr, settings))
     return [
         evaluation.read_model(
             MODELS / variant / f"seed{seed}" / f"epoch{epoch:02d}.safetensors",

@@ -70,20 +70,32 @@ def _pipelines() -> list[Path]:
 def _stages(file: Path, arguments: tuple[str, ...]) -> Iterator[Stage]:
     """Yield the stages of a `dvc.yaml` that run here by this command, each `foreach` unrolled."""
     for one in _yaml(file).get("stages", {}).values():
-        for item in one.get("foreach", [None]):
-            stage = _filled(one["do"], str(item)) if "do" in one else one
+        for names in _unrolled(one.get("foreach", [None])):
+            stage = _filled(one["do"], names) if "do" in one else one
             here = (file.parent / stage.get("wdir", ".")).resolve() == Path.cwd()
             words = str(stage["cmd"]).split()
             if here and words[-len(arguments) - 2 :] == ["-m", "stages", *arguments]:
                 yield stage
 
 
-def _filled(value: Any, item: str) -> Any:
+def _unrolled(items: Any) -> Iterator[dict[str, str]]:
+    """Yield what each item of a `foreach`, a list or a mapping, puts in place of which names."""
+    pairs = items.items() if isinstance(items, dict) else ((item, item) for item in items)
+    for key, item in pairs:
+        inner = item.items() if isinstance(item, dict) else ()
+        names = {"key": key, "item": item} | {f"item.{name}": value for name, value in inner}
+        yield {f"${{{name}}}": str(value) for name, value in names.items()}
+
+
+def _filled(value: Any, names: dict[str, str]) -> Any:
     if isinstance(value, dict):
-        return {_filled(key, item): _filled(inner, item) for key, inner in value.items()}
+        return {_filled(key, names): _filled(inner, names) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_filled(inner, item) for inner in value]
-    return value.replace("${item}", item) if isinstance(value, str) else value
+        return [_filled(inner, names) for inner in value]
+    if isinstance(value, str):
+        for name, text in names.items():
+            value = value.replace(name, text)
+    return value
 
 
 def _yaml(file: Path) -> dict[str, Any]:

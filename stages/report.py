@@ -10,12 +10,12 @@ from normlab.evidence.verdicts import OF_FINDINGS
 from normlab.report import page
 from normlab.report.figure_tables import READ, SUMMARY, bounded, named
 from normlab.report.inputs import Inputs, StudyTables, records
-from normlab.studies import STUDIES
 
 REPORTS = Path("reports")
 SPLIT = Path("data/train")
 STUDIES_REPORTS = Path("studies/reports")
 CLAIMS = Path("studies/claims.yaml")
+STUDY_PARAMS = Path("studies/params.yaml")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
 COUNTS = dict.fromkeys(("seeds", "trials", "seeds_needed"), "Int64")
@@ -47,7 +47,7 @@ def read() -> Inputs:
     pairs = files.read_table(REPORTS / "comparisons.csv", OF_PAIRS)
     pairs[["low", "high"]] = pairs[["low", "high"]].clip(-1, 1)
     findings = records(files.read_table(STUDIES_REPORTS / "findings.csv", OF_FINDINGS, COUNTS))
-    claims = params.mapping(CLAIMS)
+    claims, own = params.mapping(CLAIMS), params.mapping(STUDY_PARAMS)
     dataset = datasets.read(SPLIT)
     return Inputs(
         dataset=dataset,
@@ -58,12 +58,12 @@ def read() -> Inputs:
         parameters=parameters,
         misclassified=wrong,
         images=files.read_images(MISCLASSIFIED_IMAGES, wrong["index"], dataset.side),
-        studies={one: read_study(one) for one in STUDIES if tables_of(one)[0].exists()},
+        studies={one: read_study(one) for one in own if tables_of(one)[0].exists()},
         findings={row["name"]: row for row in findings},
         reported=claims["reported"],
         smallest_difference=claims["smallest_difference"],
         params=params.mapping(Path("params.yaml")),
-        study_params=params.mapping(Path("studies/params.yaml")),
+        study_params=own,
         # DVC has them in the order in which they first ended, which no input decides.
         locks={lock: dict(sorted(params.mapping(Path(lock))["stages"].items())) for lock in LOCKS},
         requirements=files.read_text(Path("requirements.lock")),

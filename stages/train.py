@@ -8,6 +8,7 @@ from safetensors.numpy import save
 
 from normlab import files, params
 from normlab.arms import MAIN, Arm
+from normlab.data.validation import Part
 from normlab.training import trials
 
 PARAMS = Path("params.yaml")
@@ -21,10 +22,11 @@ def main(variant: str) -> None:
     settings = params.load(PARAMS)
     architecture = trials.read_architecture()
     recipe = trials.recipe_of(variant, partial(getattr, settings), architecture)
-    data = trials.read_data(settings.val_size, settings.train_size)
-    planned = [trials.Trial(Arm(MAIN, variant, {}), recipe, seed) for seed in settings.seeds]
+    part = Part(settings.val_size, settings.train_size)
+    arm = Arm(MAIN, variant, {})
+    planned = [trials.Trial(arm, recipe, seed, part) for seed in settings.seeds]
     history, kept = HISTORIES / f"{variant}.csv", CHECKPOINTS / variant
-    ran = trials.run(planned, data, history, kept)
+    ran = trials.run(planned, trials.read_images(), history, kept)
     with files.directory(MODELS / variant) as directory:
         for state in [state for states in ran for state in states]:
             path = directory / f"seed{state.seed}" / f"epoch{state.epoch:02d}.safetensors"

@@ -15,7 +15,6 @@ from ruamel.yaml import YAML
 from normlab import files, params, studies
 from normlab.errors import exit_on_input_error
 from normlab.evidence import declared, registration
-from normlab.studies import STUDIES
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = Path("studies/params.yaml")
@@ -24,7 +23,8 @@ OWN = Path("studies/params.yaml")
 def main() -> None:
     """Register the claims on the studies that the command line names."""
     parser = argparse.ArgumentParser(prog="tools.register", description=__doc__.partition("\n")[0])
-    parser.add_argument("studies", nargs="+", choices=STUDIES, metavar="study")
+    known = studies.load(ROOT / OWN)
+    parser.add_argument("studies", nargs="+", choices=known, metavar="study")
     for study in parser.parse_args().studies:
         found = register(ROOT, study)
         print(f"{OWN}: {study}: registered {', '.join(found)}; commit it, then `make studies`")
@@ -38,10 +38,11 @@ def register(root: Path, study: str) -> dict[str, str]:
     InputError
         If a file of parameters or the claims cannot be read or have a value that is not allowed.
     """
-    base, own = params.load(root / "params.yaml"), params.load(root / OWN, studies.Settings)
+    base, own = params.load(root / "params.yaml"), studies.load(root / OWN)
     told = declared.load(root / "studies/claims.yaml").claims
     found = registration.digests(told, study, own, base)
     yaml = YAML()
+    yaml.preserve_quotes, yaml.width = True, 100
     yaml.representer.add_representer(
         type(None), lambda writer, _: writer.represent_scalar("tag:yaml.org,2002:null", "null")
     )

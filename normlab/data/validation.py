@@ -1,4 +1,6 @@
-"""Which training images are set aside for validation."""
+"""Which training images a trial learns from, and which are set aside for validation."""
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,14 +10,23 @@ from normlab.errors import InputError
 VALIDATION_SEED = 20_120_101
 
 
+class Part(NamedTuple):
+    """Which images are for what, as `train_val_split` divides them."""
+
+    val_size: int
+    train_size: int | None = None
+    fold: int = 0
+
+
 def train_val_split(
-    labels_count: int, val_size: int, train_size: int | None
+    labels_count: int, val_size: int, train_size: int | None, fold: int = 0
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Divide the training images into those trained on and those validated on.
 
     Both are slices of one permutation with a fixed seed: the first `val_size` validate and the
     next `train_size` train. So the validation images depend on `val_size` alone, and a smaller
-    training set is the beginning of a larger one.
+    training set is the beginning of a larger one. In another `fold` the permutation begins
+    `fold` * `val_size` images later, and ends with those before: each fold validates on others.
 
     Parameters
     ----------
@@ -25,6 +36,8 @@ def train_val_split(
         How many to set aside for validation.
     train_size : int or None
         How many of the others to train on; None for all.
+    fold : int
+        Which slice of `val_size` images validates, counted from 0.
 
     Returns
     -------
@@ -44,6 +57,13 @@ def train_val_split(
             f"train_size: got {train_size}, allowed: null or from 1 to {rest} "
             f"({labels_count} images less a val_size of {val_size})"
         )
+    folds = labels_count // val_size
+    if not 0 <= fold < folds:
+        raise InputError(
+            f"fold: got {fold}, allowed: from 0 to {folds - 1} ({labels_count} images, {val_size} "
+            "in each)"
+        )
     indices = np.arange(labels_count, dtype=np.int64)
     order = np.random.default_rng(VALIDATION_SEED).permutation(indices)
+    order = np.roll(order, -fold * val_size)
     return order[val_size:][:train_size], order[:val_size]

@@ -30,8 +30,8 @@ def judge(
     smallest_error_ratio
         What would matter on a scale of error ratios: a factor.
     tables
-        The scores of each study: columns study, variant, the study's factors, seed and the
-        quantities, fractions or natural logarithms.
+        The scores of each study: columns study, variant, arm, the study's factors, seed and
+        the quantities, fractions or natural logarithms.
     parameters
         Columns variant, layer, parameters (a count).
 
@@ -189,7 +189,7 @@ def _values(name: str, claim: Claim, table: pd.DataFrame, arm: Mapping[str, Valu
     """Give the quantity of the one arm that has these values, by seed: float64 (seeds,)."""
     for column in arm:
         _refuse_unknown(name, column, table)
-    chosen = np.logical_and.reduce([table[column] == value for column, value in arm.items()])
+    chosen = np.logical_and.reduce([_same(table[column], value) for column, value in arm.items()])
     rows = table[chosen]
     known = table[_arm_columns(table)].drop_duplicates()
     found = len(rows[_arm_columns(table)].drop_duplicates())
@@ -201,8 +201,13 @@ def _values(name: str, claim: Claim, table: pd.DataFrame, arm: Mapping[str, Valu
     return rows[claim.quantity].to_numpy(float)
 
 
+def _same(cells: pd.Series, value: Value) -> pd.Series:
+    """Say which cells hold a value: beside texts, a number is a text too."""
+    return (cells == value) | (cells == str(value))
+
+
 def _arm_columns(table: pd.DataFrame) -> list[str]:
-    """Columns that tell arms apart: variant and the study's factors, between study and seed."""
+    """Columns that tell arms apart: variant, arm and the study's factors, up to seed."""
     columns = list(table.columns)
     return columns[1 : columns.index("seed")]
 

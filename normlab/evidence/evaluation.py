@@ -1,4 +1,4 @@
-"""Trained networks on the test images."""
+"""Trained networks on images that they have not learnt from."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,13 @@ from tqdm import tqdm
 
 from normlab import files
 from normlab.arms import Arm
+from normlab.data import validation
+from normlab.data.validation import Part
 from normlab.errors import InputError
 from normlab.network import engine, known_answer, networks, plans
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.training import chains, cluster
+from normlab.training.chains import Step
 from normlab.training.crew import Crew, Kind
 
 
@@ -136,16 +139,67 @@ def score(model: TrainedModel, test: LabelledImages) -> Scores:
 
 def score_all(models: Sequence[TrainedModel], test: LabelledImages) -> list[Scores]:
     """Apply all models to images, on the cluster; scores come in the order of the models."""
-    scored: dict[int, Scores] = {}
-    tasks = [(score, model, 1) for model in models]
+    return _on_cluster(models, [score] * len(models), test)
+
+
+def score_apart(
+    models: Sequence[TrainedModel],
+    parts: Sequence[Part],
+    test: LabelledImages,
+    train: LabelledImages,
+    *,
+    seen: bool,
+) -> list[dict[str, float]]:
+    """Apply models to each kind of images apart, on the cluster.
+
+    Parameters
+    ----------
+    models
+        In any order, which is that of the scores.
+    parts
+        Of each model: which training images it has learnt from.
+    test, train
+        Both splits.
+    seen
+        Whether to apply them to the images that they have learnt from too.
+
+    Returns
+    -------
+    Of each model test_loss and test_accuracy, unseen_loss and unseen_accuracy (of the training
+    split, images that it has not learnt from), and perhaps seen_loss and seen_accuracy. Losses are
+    in nats.
+    """
+    steps = {part: partial(_score_apart, part, seen) for part in parts}
+    return _on_cluster(models, [steps[part] for part in parts], (test, train))
+
+
+def _score_apart(
+    part: Part, seen: bool, model: TrainedModel, images: tuple[LabelledImages, LabelledImages]
+) -> dict[str, float]:
+    test, split = images
+    learnt, _ = validation.train_val_split(len(split.labels), *part)
+    others = np.setdiff1d(np.arange(len(split.labels)), learnt)
+    kinds = {"test": test, "unseen": LabelledImages(*(array[others] for array in split))}
+    if seen:
+        kinds["seen"] = LabelledImages(*(array[learnt] for array in split))
+    found = {}
+    for kind, own in kinds.items():
+        found[f"{kind}_loss"], found[f"{kind}_accuracy"], _ = score(model, own)
+    return found
+
+
+def _on_cluster(models: Sequence[TrainedModel], steps: Sequence[Step], images: Any) -> list[Any]:
+    """Take a step with each model and the images; return what comes of it, in order."""
+    found: dict[int, Any] = {}
+    tasks = [(step, model, 1) for step, model in zip(steps, models, strict=True)]
     names = [f"{m.arm.name} seed {m.seed} epoch {m.epoch}" for m in models]
     distinct = {(m.arm.variant, str(m.norm_params)): m for m in models}.values()
     with cluster.connect(len(models)) as client, tqdm(total=len(models), unit="model") as bar:
         workers = Crew(client, partial(_kind, [(m.network(), m.architecture) for m in distinct]))
-        for which, scores in chains.run_chains(client, tasks, test, workers, names):
-            scored[which] = scores
+        for which, scores in chains.run_chains(client, tasks, images, workers, names):
+            found[which] = scores
             bar.update()
-    return [scored[which] for which in range(len(models))]
+    return [found[which] for which in range(len(models))]
 
 
 def _kind(model_networks: Sequence[tuple[torch.nn.Sequential, Architecture]]) -> Kind:

@@ -16,21 +16,24 @@ from normlab.evidence import readings
 from normlab.evidence.declared import Claim
 from normlab.evidence.readings import Kind, Question, Trials
 from normlab.params import Params
-from normlab.studies import RECIPE, Settings
+from normlab.studies import RECIPE, Studies
 
 WORDING = {"claim", "source", "subject"}
 """May be changed freely."""
 
 
-def digest(claim: Claim, study: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
+def digest(
+    claim: Claim, sections: Mapping[str, Mapping[str, Any]], recipe: Mapping[str, Any]
+) -> str:
     """Give the digest of all that decides a claim, 16 hexadecimal digits.
 
     Parameters
     ----------
     claim
         Of which study, quantity, arms, direction, test and smallest effect count, its wording not.
-    study
-        The parameters of its study, which say what the arms are.
+    sections
+        The parameters of its study, and of those that have trained arms of it, by name: they say
+        what the arms are.
     recipe
         The parameters of the pipeline that the studies read.
 
@@ -40,19 +43,22 @@ def digest(claim: Claim, study: Mapping[str, Any], recipe: Mapping[str, Any]) ->
     """
     decisive = {
         "claim": claim.model_dump(exclude=WORDING),
-        "study": {key: value for key, value in study.items() if key != "registered"},
+        "studies": dict(sections),
         "recipe": dict(recipe),
         "analysis": analysis(),
     }
     return _digest(decisive)
 
 
-def digests(claims: Mapping[str, Claim], study: str, own: Settings, base: Params) -> dict[str, str]:
+def digests(claims: Mapping[str, Claim], study: str, own: Studies, base: Params) -> dict[str, str]:
     """Give the digest of every claim on a study, by name, from the parameters as they are."""
-    section = getattr(own, study).model_dump()
+    places = [arm.trained_in for arm in own[study].arms.values() if arm.trained_in]
+    names = [study, *(place.partition(".")[0] for place in places)]
+    left_out: Any = {"registered": True, "arms": {"__all__": {"label"}}}
+    sections = {n: own[n].model_dump(exclude_unset=True, exclude=left_out) for n in names}
     recipe = base.model_dump(include={*RECIPE.split()})
     return {
-        name: digest(claim, section, recipe)
+        name: digest(claim, sections, recipe)
         for name, claim in claims.items()
         if claim.study == study
     }

@@ -4,7 +4,7 @@ Everything that figures, page and claims show is computed here or in what this c
 """
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -98,42 +98,46 @@ def misclassified(final: Sequence[Scored], test: LabelledImages) -> pd.DataFrame
     return pd.concat(tables, ignore_index=True)
 
 
-def study_scores(scored: Sequence[Scored], histories: Sequence[pd.DataFrame]) -> pd.DataFrame:
+def study_scores(
+    models: Sequence[TrainedModel],
+    scored: Sequence[Mapping[str, float]],
+    histories: Sequence[pd.DataFrame],
+) -> pd.DataFrame:
     """Score a study's trials, a row for each.
 
     Parameters
     ----------
-    scored
+    models
         Its trials' last models.
+    scored
+        Of each, what `evaluation.score_apart` gives.
     histories
-        Of each trial: columns epoch, val_loss, val_accuracy, …, or train_eval_loss and
-        train_eval_accuracy where it is measured on the images it learns from.
+        Of each: columns epoch, val_loss, val_accuracy, …
 
     Returns
     -------
     DataFrame
-        Columns study, variant, the study's factors, seed, parameters, small_weights,
-        log_val_loss (mean over all epochs, natural logarithm), epochs_to_99 (until val_accuracy is
-        99 %, interpolated; NaN where it never is), val_loss, val_accuracy, test_loss and
-        test_accuracy. With train_eval in place of val there is optimism too: accuracy on the
-        training images less that on test images.
+        The columns that name a trial; parameters, small_weights, log_val_loss (mean over all
+        epochs, natural logarithm), epochs_to_99 (until val_accuracy is 99 %, interpolated; NaN
+        where it never is), val_loss, val_accuracy, what `scored` has, and easier: accuracy on the
+        test images less that on unseen images of the training split. Where seen images are scored
+        there is optimism too: accuracy on them less that on the unseen.
     """
     rows = []
-    for one, epochs in zip(scored, histories, strict=True):
-        own = "train_eval" if one.model.arm.on_training_images else "val"
-        last, accuracies = epochs.iloc[-1], epochs[f"{own}_accuracy"]
-        row = one.model.columns | {
-            "parameters": evaluation.count_parameters(one.model),
-            "small_weights": evaluation.small_share(one.model),
-            f"log_{own}_loss": metrics.mean_log(epochs[f"{own}_loss"]),
-            "epochs_to_99": metrics.epochs_to_reach(accuracies, TARGET_ACCURACY),
-            f"{own}_loss": last[f"{own}_loss"],
-            f"{own}_accuracy": last[f"{own}_accuracy"],
-            "test_loss": one.scores.loss,
-            "test_accuracy": one.scores.accuracy,
+    for model, scores, epochs in zip(models, scored, histories, strict=True):
+        last = epochs.iloc[-1]
+        row = model.columns | {
+            "parameters": evaluation.count_parameters(model),
+            "small_weights": evaluation.small_share(model),
+            "log_val_loss": metrics.mean_log(epochs["val_loss"]),
+            "epochs_to_99": metrics.epochs_to_reach(epochs["val_accuracy"], TARGET_ACCURACY),
+            "val_loss": last["val_loss"],
+            "val_accuracy": last["val_accuracy"],
+            **scores,
+            "easier": scores["test_accuracy"] - scores["unseen_accuracy"],
         }
-        if own == "train_eval":
-            row["optimism"] = last[f"{own}_accuracy"] - one.scores.accuracy
+        if "seen_accuracy" in scores:
+            row["optimism"] = scores["seen_accuracy"] - scores["unseen_accuracy"]
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -144,7 +148,7 @@ def weights(models: Sequence[TrainedModel]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns study, variant, the study's factors, low and high (exponents of ten of |w|), share.
+        The columns that name the arm, low and high (exponents of ten of |w|), share.
     """
     rows = []
     for arm, places in by_arm([model.arm for model in models]):
@@ -154,13 +158,6 @@ def weights(models: Sequence[TrainedModel]) -> pd.DataFrame:
             for (low, high), share in zip(itertools.pairwise(EDGES), shares, strict=True)
         ]
     return pd.DataFrame(rows)
-
-
-def rows_of(arm: Arm, table: pd.DataFrame) -> pd.DataFrame:
-    """Find the rows of an arm: those with its values in the columns that name it."""
-    columns = arm.columns.items()
-    same = [table[c].isna() if value is None else table[c] == value for c, value in columns]
-    return table[np.logical_and.reduce(same)]
 
 
 def by_arm(arms: Sequence[Arm]) -> list[tuple[Arm, list[int]]]:

@@ -8,7 +8,7 @@ before ReLU, and what else the networks of the reference's published notebook ha
 import inspect
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -63,6 +63,10 @@ class Variant(NamedTuple):
         """
         found = inspect.getfullargspec(self.normalization)
         return [name for name in found.kwonlyargs if name not in (found.kwonlydefaults or {})]
+
+    def values(self, value: Callable[[str], Any]) -> dict[str, Any]:
+        """Gather these parameters, each as `value` gives it by its name."""
+        return {name: value(name) for name in self.params}
 
 
 VARIANTS = {

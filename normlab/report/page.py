@@ -25,7 +25,6 @@ from normlab.evidence import verdicts
 from normlab.network.architecture import REFERENCE
 from normlab.report import charts, figure_tables, looks, norm_axes, sections
 from normlab.report.inputs import Images, Inputs
-from normlab.studies import STUDIES
 
 BADGES = {
     "supported": ("✓", "good"),
@@ -52,7 +51,11 @@ def render(inputs: Inputs) -> str:
     series, found = looks.named(inputs.variants.values()), inputs.findings
     architecture = REFERENCE._replace(**inputs.dataset.asks)
     groups, batch = inputs.params["gn_groups"], inputs.params["batch_size"]
-    page = _environment().get_template("page.html.j2")
+    environment = _environment()
+    environment.filters["link"] = lambda study: (
+        study if study in inputs.study_params else "parameters"
+    )
+    page = environment.get_template("page.html.j2")
     return page.render(
         answer=answer(inputs),
         inputs=inputs,
@@ -102,7 +105,6 @@ def _environment() -> Environment:
         "compact": compact,
         "effect": verdicts.effect_text,
         "interval": fmt.interval,
-        "link": lambda study: study if study in STUDIES else "parameters",
         "many": fmt.many,
         "number": fmt.number,
         "percent": fmt.percent,

@@ -10,16 +10,20 @@ from normlab import formatting as fmt
 from normlab.report import charts, figure_tables, looks
 from normlab.report.inputs import Inputs, records
 from normlab.report.looks import Series
-from normlab.studies import STUDIES
 
 NEAR = 10  # times the least error; arms further off hide how the others differ
-BY = {
-    "groups": "number of groups",
-    "l1": "λ",
-    "layer_norm": "normalization",
-    "replication": "normalization",
+TITLES = {
+    "norms": "Which normalization?",
+    "groups": "How many groups?",
+    "l1": "How large a penalty?",
+    "batch_size": "How small a batch?",
+    "reference": "What did the reference measure?",
 }
+"""Of the studies; one that is not among them goes by its name."""
+BY = {"groups": "number of groups", "l1": "λ", "norms": "normalization"}
 """What the arms of a study differ in."""
+LESS = {"optimism": "learnt from less set apart", "easier": "test less set apart"}
+"""Differences of accuracies, in words."""
 
 
 class Figure(NamedTuple):
@@ -102,14 +106,13 @@ def studies(inputs: Inputs) -> list[dict[str, Any]]:
     """Gather what the page says of every study; there are no blocks of one that was not run."""
     images = inputs.dataset.training_images
     parts = []
-    for study, about in STUDIES.items():
+    for study, own in inputs.study_params.items():
         draw = FIGURES.get(study, any_study)
-        own = inputs.study_params[study]
-        size = own.get("train_size", images) or images - inputs.params["val_size"]
+        size = own["train_size"] or images - inputs.params["val_size"]
         parts.append(
             {
                 "name": study,
-                "title": about.title,
+                "title": TITLES.get(study, study),
                 "blocks": draw(study, inputs) if study in inputs.studies else [],
                 "findings": [
                     name for name, row in inputs.findings.items() if row["study"] == study
@@ -161,39 +164,41 @@ def sizes(study: str, inputs: Inputs) -> list[Block]:
 
 
 def easier(inputs: Inputs) -> dict[str, int]:
-    """Count the arms of the studies whose validation images come out below the test images.
+    """Count the arms of the studies for which the test images are the easier ones.
 
-    Validation images are of the training split, and no trial counted has learnt from them: so this
-    tells which split is the easier one.
+    They are compared with images of the training split that no trial counted has learnt from.
     """
-    pairs = [
-        (val["mean"], test["mean"])
-        for tables in inputs.studies.values()
-        for val, test in zip(
-            tables.measured("val_accuracy"), tables.measured("test_accuracy"), strict=False
-        )
-    ]
-    return {"arms": len(pairs), "below": sum(val < test for val, test in pairs)}
+    means = [row["mean"] for tables in inputs.studies.values() for row in tables.measured("easier")]
+    return {"arms": len(means), "easier": sum(mean > 0 for mean in means)}
 
 
-def replication(study: str, inputs: Inputs) -> list[Block]:
-    """Draw accuracy by the reference's recipe: on training and test images, and as reported."""
+def reference(study: str, inputs: Inputs) -> list[Block]:
+    """Draw accuracy by the reference's recipe: on seen, unseen and test images, and as reported."""
     tables, reported = inputs.studies[study], "The reference’s report"
-    kinds = {"train_eval_accuracy": "Training images", "test_accuracy": "Test images"}
+    kinds = {
+        "seen_accuracy": "Training images, learnt from",
+        "unseen_accuracy": "Training images, set apart",
+        "test_accuracy": "Test images",
+    }
     series = looks.named([*kinds.values(), reported], first=len(inputs.variants))
     said = [inputs.reported.get(row["variant"]) for row in tables.measured("test_accuracy")]
     one_seed = pd.DataFrame({"series": reported, "mean": said}, dtype=object)
     points, means = [], [one_seed.assign(at=one_seed.index + 0.43)]
     numbers = pd.DataFrame(index=pd.Index(tables.labels, name="normalization"))
-    for (measure, kind), shift in zip(kinds.items(), (-0.1, 0.28), strict=True):
+    for (measure, kind), shift in zip(kinds.items(), (-0.25, 0.0, 0.25), strict=True):
         own = figure_tables.accuracies(tables.trials, tables.summary, measure)
         placed = [table.assign(series=kind, at=table["at"] + shift) for table in own]
         points.append(placed[0])
         means.append(placed[1])
         numbers[kind] = [_estimate(row) for row in tables.measured(measure)]
     numbers[reported] = [fmt.percent(accuracy) for accuracy in said]
-    optimism = [_estimate(row, fmt.points) for row in tables.measured("optimism")]
-    numbers["training less test, points"] = optimism
+    for measure, told in (
+        ("optimism", "learnt from less set apart"),
+        ("easier", "test less set apart"),
+    ):
+        numbers[f"{told}, points"] = [
+            _estimate(row, fmt.points) for row in tables.measured(measure)
+        ]
     chart = charts.dots(pd.concat(points), pd.concat(means), series, tables.labels)
     accuracy = Figure(f"{study}_accuracy", "Accuracy by the reference’s recipe", chart, numbers)
     arms = looks.named(tables.labels)
@@ -202,7 +207,7 @@ def replication(study: str, inputs: Inputs) -> list[Block]:
 
 FIGURES: dict[str, Callable[[str, Inputs], list[Block]]] = {
     "batch_size": sizes,
-    "replication": replication,
+    "reference": reference,
 }
 """What is drawn of the studies that are not like any other."""
 
@@ -225,14 +230,12 @@ def by_arm(study: str, inputs: Inputs, series: list[Series], without: str = "") 
 
 
 def convergence(study: str, inputs: Inputs, series: list[Series], without: str = "") -> Figure:
-    """Draw accuracy epoch by epoch, on the images that the study's history was measured on."""
+    """Draw accuracy epoch by epoch, on validation images."""
     history = inputs.studies[study].history
-    trained = "train_eval_accuracy" in history
     shown = history[history["series"].isin([one.label for one in series])]
-    table = figure_tables.spread(shown, "train_eval_accuracy" if trained else "val_accuracy")
-    images = "training" if trained else "validation"
+    table = figure_tables.spread(shown, "val_accuracy")
     by = BY.get(study, "arm")
-    title = f"Accuracy on {images} images by {by}{without and ', '}{without}"
+    title = f"Accuracy on validation images by {by}{without and ', '}{without}"
     name = f"{study}{'_near' if without else ''}_convergence"
     return curve_figure(name, title, table, series, "accuracy")
 

@@ -16,25 +16,33 @@ from safetensors.numpy import load, save
 from tqdm import tqdm
 
 from normlab import files
+from normlab.data.validation import Part
 from normlab.errors import InputError
-from normlab.training.recipe import Data, Recipe, State, learning_rate
+from normlab.training.recipe import Images, Recipe, State, learning_rate
 
 BLANK = 64 * "0"
 SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 """Where in a file its checksum is, which is taken with `BLANK` in its place."""
 
 
-def folder(root: Path, recipe: Recipe, data: Data, arithmetic: str) -> Path:
+def digest(images: Images) -> str:
+    """Give the digest of images and their labels."""
+    found = hashlib.sha256()
+    for array in images:
+        found.update(array.data)
+    return found.hexdigest()
+
+
+def folder(root: Path, recipe: Recipe, part: Part, images: str, arithmetic: str) -> Path:
     """Where the checkpoints of these trials are kept: a name made from all they depend on.
 
-    `arithmetic` is the machine's, as `machine.resolve` gives it; the engine's is the same
-    everywhere, so checkpoints may move between machines.
+    `images` is their `digest`, `part` says which of them are for what. `arithmetic` is the
+    machine's, as `machine.resolve` gives it; the engine's is the same everywhere, so checkpoints
+    may move between machines.
     """
     rates = [learning_rate(recipe, epoch + 1) for epoch in range(recipe.epochs)]
-    digest = hashlib.sha256(f"{recipe} {rates} {arithmetic}".encode())
-    for array in data:
-        digest.update(array.data)
-    return root / digest.hexdigest()[:16]
+    told = f"{recipe} {rates} {part} {images} {arithmetic}"
+    return root / hashlib.sha256(told.encode()).hexdigest()[:16]
 
 
 def save_state(directory: Path, state: State) -> None:

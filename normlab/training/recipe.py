@@ -35,6 +35,13 @@ class Recipe:
     """Of the network, as the data ask for it."""
 
 
+class Images(NamedTuple):
+    """Images, (n, s, s) uint8, and their labels, (n,) uint8."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
 class Data(NamedTuple):
     """Training and validation images, (n, s, s) uint8, and their labels, (n,) uint8."""
 

@@ -13,15 +13,15 @@ from tqdm import tqdm
 from normlab import files
 from normlab.arms import Arm
 from normlab.data import augment, datasets, validation
+from normlab.data.validation import Part
 from normlab.errors import InputError
 from normlab.network import networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.training import chains, checkpoints, cluster, limits, machine, trial
 from normlab.training.crew import Crew, Kind, say
-from normlab.training.recipe import Data, Recipe, State
+from normlab.training.recipe import Data, Images, Recipe, State
 
 SPLIT = Path("data/train")
-TRAIN_EVAL = {"val_loss": "train_eval_loss", "val_accuracy": "train_eval_accuracy"}
 
 
 class Trial(NamedTuple):
@@ -30,43 +30,47 @@ class Trial(NamedTuple):
     arm: Arm
     recipe: Recipe
     seed: int
+    part: Part
+    """Which images it learns from, and which it is measured on after every epoch."""
 
 
-def run(trials: Sequence[Trial], data: Data, history: Path, kept: Path) -> list[list[State]]:
+def run(trials: Sequence[Trial], images: Images, history: Path, kept: Path) -> list[list[State]]:
     """Train all trials; return the states of each after every epoch, in order.
 
     Parameters
     ----------
     trials
         Of one study, in the order of its tables.
-    data
-        What they learn from and are measured on.
+    images
+        The training split.
     history
         The table of all epochs that have ended, written anew after each: a training can be watched.
     kept
         A folder in which every epoch that ends is kept. What an interrupted run left there is not
         done again; who calls removes the folder when the outputs are written.
     """
-    title = trials[0].arm.study
+    title, count = trials[0].arm.study, len(images.labels)
+    parts = {planned.part for planned in trials}
+    most = max(len(validation.train_val_split(count, *part)[0]) for part in parts)
     with cluster.connect(len(trials)) as client:
         at_once = _at_once(client, len(trials))
-        asked = [planned.recipe for planned in trials], len(data.train_labels), at_once
+        asked = [planned.recipe for planned in trials], most, at_once
         workers = Crew(client, partial(kind_of, *asked))
-        folders = _checkpoint_folders(workers, title, trials, data, kept)
+        folders = _checkpoint_folders(workers, title, trials, images, kept)
         states = [
             checkpoints.load_states(folder, planned.seed, planned.recipe.epochs)
             for planned, folder in zip(trials, folders, strict=True)
         ]
         planned_chains = []
-        steps = {id(t.recipe): partial(trial.train_epoch, t.recipe) for t in trials}
+        steps = {(id(t.recipe), t.part): partial(train_epoch, t.recipe, t.part) for t in trials}
         for planned, before in zip(trials, states, strict=True):
             state = before[-1] if before else trial.start(planned.recipe, planned.seed)
             left = planned.recipe.epochs - state.epoch
-            planned_chains.append((steps[id(planned.recipe)], state, left))
+            planned_chains.append((steps[id(planned.recipe), planned.part], state, left))
         total, done = sum(t.recipe.epochs for t in trials), sum(map(len, states))
         with tqdm(desc=title, total=total, initial=done, unit="epoch") as bar:
             names = [f"{t.arm.name} seed {t.seed}" for t in trials]
-            for which, state in chains.run_chains(client, planned_chains, data, workers, names):
+            for which, state in chains.run_chains(client, planned_chains, images, workers, names):
                 checkpoints.save_state(folders[which], state)
                 states[which] = sorted([*states[which], state], key=lambda one: one.epoch)
                 files.write_table(history, history_table(trials, states))
@@ -88,18 +92,18 @@ def _at_once(client: Client, count: int) -> int:
 
 
 def _checkpoint_folders(
-    workers: Crew, title: str, trials: Sequence[Trial], data: Data, kept: Path
+    workers: Crew, title: str, trials: Sequence[Trial], images: Images, kept: Path
 ) -> list[Path]:
     """Say what computes the trials; return where each one's checkpoints are."""
     recipes = _distinct([planned.recipe for planned in trials])
     kinds = workers.muster()
     names = ", ".join(dict.fromkeys(name for kind in kinds for name in kind.names))
     say(f"{title}: {len(trials)} trials on {names}")
-    folders = {
-        id(recipe): checkpoints.folder(kept, recipe, data, arithmetic)
-        for recipe, arithmetic in zip(recipes, kinds[0].arithmetic, strict=True)
-    }
-    return [folders[id(planned.recipe)] for planned in trials]
+    arithmetic = dict(zip(map(id, recipes), kinds[0].arithmetic, strict=True))
+    digest = checkpoints.digest(images)
+    return [
+        checkpoints.folder(kept, t.recipe, t.part, digest, arithmetic[id(t.recipe)]) for t in trials
+    ]
 
 
 def _distinct(recipes: Sequence[Recipe]) -> list[Recipe]:
@@ -114,7 +118,7 @@ def kind_of(recipes: Sequence[Recipe], count: int, at_once: int) -> Kind:
     recipes
         Of each trial.
     count
-        Images that a trial learns from.
+        Images that a trial learns from, of the one with most.
     at_once
         How many trials a machine has to compute at a time.
 
@@ -140,17 +144,15 @@ def history_table(trials: Sequence[Trial], states: Sequence[Sequence[State]]) ->
     Returns
     -------
     DataFrame
-        Columns study, variant, the study's factors, and those of `trial.history_row`; trials in
-        their order, epochs in theirs. Where trials are measured on the images they learn from,
-        val_loss and val_accuracy are called train_eval_loss and train_eval_accuracy.
+        The columns that name the arm, and those of `trial.history_row`; trials in their order,
+        epochs in theirs.
     """
     rows = [
         planned.arm.columns | state.row
         for planned, ended in zip(trials, states, strict=True)
         for state in ended
     ]
-    table = pd.DataFrame(rows)
-    return table.rename(columns=TRAIN_EVAL) if trials[0].arm.on_training_images else table
+    return pd.DataFrame(rows)
 
 
 def recipe_of(
@@ -171,12 +173,19 @@ def recipe_of(
         That the data ask for.
     **network
         What else `networks.build` is to be told.
+
+    Raises
+    ------
+    InputError
+        If there is no such variant.
     """
+    if variant not in networks.VARIANTS:
+        raise InputError(f"variant: got {variant}, allowed: {', '.join(networks.VARIANTS)}")
     known = networks.VARIANTS[variant]
     scale = value("affine_scale")
     return Recipe(
         variant=variant,
-        norm_params={name: value(name) for name in known.params} | network,
+        norm_params=known.values(value) | network,
         epochs=value("epochs"),
         batch_size=value("batch_size"),
         lr=value("lr"),
@@ -198,19 +207,28 @@ def recipe_of(
     )
 
 
-def read_architecture() -> Architecture:
+def train_epoch(recipe: Recipe, part: Part, state: State, images: Images) -> State:
+    """Train for one epoch on a part of the images, as `trial.train_epoch` does."""
+    return trial.train_epoch(recipe, state, data_of(part, images))
+
+
+def data_of(part: Part, images: Images) -> Data:
+    """Take from the training split what a trial learns from and what it is measured on.
+
+    Raises
+    ------
+    InputError
+        If there are too few.
+    """
+    train, val = validation.train_val_split(len(images.labels), *part)
+    return Data(images.images[train], images.labels[train], images.images[val], images.labels[val])
+
+
+def read_architecture(split: Path = SPLIT) -> Architecture:
     """Make the architecture that the training split asks for."""
-    return REFERENCE._replace(**datasets.read(SPLIT).asks)
+    return REFERENCE._replace(**datasets.read(split).asks)
 
 
-def read_data(val_size: int, train_size: int | None) -> Data:
-    """Read the training split and set the validation images apart."""
-    images, labels = datasets.read_split(SPLIT, "train")
-    train, val = validation.train_val_split(len(labels), val_size, train_size)
-    return Data(images[train], labels[train], images[val], labels[val])
-
-
-def read_all_data() -> Data:
-    """Read the training split, all of it both to learn from and to be measured on."""
-    images, labels = datasets.read_split(SPLIT, "train")
-    return Data(images, labels, images, labels)
+def read_images(split: Path = SPLIT) -> Images:
+    """Read the training split."""
+    return Images(*datasets.read_split(split, "train"))
