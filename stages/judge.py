@@ -29,13 +29,14 @@ TRIALS, LAYERS = "study variant arm seed test_accuracy", "study variant layer pa
 def main() -> None:
     """Judge all claims; write the findings as a table, and the metrics."""
     told, own = declared.load(CLAIMS), studies.load(OWN)
+    every = told.with_twins()
     tables = {study: files.read_table(TABLES / f"{study}.csv", TRIALS) for study in own}
     layers = files.read_table(PARAMETERS, LAYERS)
     try:
-        found = claims.judge(told.claims, told.smallest_error_ratio, tables, layers)
+        found = claims.judge(every, told.smallest_error_ratio, tables, layers)
     except InputError as error:
         raise InputError(f"{CLAIMS}: {error}") from None
-    known = standings(told.claims, own)
+    known = standings(every, own)
     for finding in found:
         finding["registration"] = known.get(finding["name"])
     if "cannot be seen" in known.values():

@@ -39,7 +39,7 @@ def register(root: Path, study: str) -> dict[str, str]:
         If a file of parameters or the claims cannot be read or have a value that is not allowed.
     """
     base, own = params.load(root / "params.yaml"), studies.load(root / OWN)
-    told = declared.load(root / "studies/claims.yaml").claims
+    told = declared.load(root / "studies/claims.yaml").with_twins()
     found = registration.digests(told, study, own, base)
     yaml = YAML()
     yaml.preserve_quotes, yaml.width = True, 100

@@ -181,7 +181,7 @@ def _trials(name: str, claim: Claim, table: pd.DataFrame) -> tuple[Trials, list[
             raise InputError(f"{name}.levels: got {len(levels)}, allowed: at least 2")
         arms = [{claim.over: level} for level in levels]
         weights = [-1.0, *[0.0] * (len(arms) - 2), 1.0]
-    values = [_values(name, claim, table, arm) for arm in arms]
+    values = [_values(name, claim, table, arm) - claim.than for arm in arms]
     return Trials(values, weights), levels
 
 

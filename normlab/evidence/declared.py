@@ -10,6 +10,9 @@ from normlab.errors import InputError
 
 WORDS = {
     "test_accuracy": "test accuracy",
+    "seen_accuracy": "accuracy on images learnt from",
+    "optimism": "accuracy on images learnt from, less that on others like them,",
+    "easier": "test accuracy, less that on training images set apart,",
     "log_val_loss": "validation loss over all epochs",
     "parameters": "the parameters of a normalization layer",
 }
@@ -39,15 +42,22 @@ class Term(NamedTuple):
     """Columns of the study's table with the values that the arm has there."""
 
 
+class Twin(Strict):
+    """Another study that a claim is judged on once more."""
+
+    study: Word
+    smallest_effect: float | None = Field(default=None, gt=0)
+
+
 class Claim(Strict):
     """A claim and how to judge it, as `studies/claims.yaml` explains."""
 
     claim: Word = Field(description="a sentence")
     source: Word = Field(description="who claims it")
     study: Word = Field(description="a study, or main")
-    quantity: Literal["test_accuracy", "log_val_loss", "parameters"] = Field(
-        description=", ".join(WORDS)
-    )
+    quantity: Literal[
+        "test_accuracy", "seen_accuracy", "optimism", "easier", "log_val_loss", "parameters"
+    ] = Field(description=", ".join(WORDS))
     subject: Word = Field(description="what is done to the quantity")
     test: Literal["trend", "contrast", "non-inferiority", "ratio"] = Field(
         description="trend, contrast, non-inferiority or ratio"
@@ -58,6 +68,13 @@ class Claim(Strict):
     levels: list[Value] = Field(default=[], description="for a trend: values of it, in order")
     contrast: list[dict[str, Value]] = Field(
         default=[], description="terms such as {weight: 1, variant: gn}; none for a trend"
+    )
+
+    than: float = Field(
+        default=0.0, description="a value that the one arm of a contrast is compared with"
+    )
+    twin: Twin | None = Field(
+        default=None, description="a study, and perhaps a smallest_effect, such as {study: l1}"
     )
 
     @property
@@ -76,6 +93,22 @@ class File(Strict):
     smallest_difference: float = Field(gt=0, description="a number above 0")
     smallest_error_ratio: float = Field(gt=1, description="a number above 1")
     claims: dict[str, Claim] = Field(min_length=1, description="claims by name")
+
+    def with_twins(self) -> dict[str, Claim]:
+        """Give all claims, each followed by its twin, if it has one, as a claim of its own."""
+        found: dict[str, Claim] = {}
+        for name, claim in self.claims.items():
+            found[name] = claim
+            if twin := claim.twin:
+                least = twin.smallest_effect or claim.smallest_effect
+                changes = {"study": twin.study, "smallest_effect": least, "twin": None}
+                found[twin_of(name)] = claim.model_copy(update=changes)
+        return found
+
+
+def twin_of(name: str) -> str:
+    """Name the twin of a claim."""
+    return f"{name}_twin"
 
 
 def load(path: Path) -> File:
@@ -111,9 +144,13 @@ def load(path: Path) -> File:
         if claim.quantity not in speaks:
             got = f"{claim.quantity} for a {claim.test}"
             raise InputError(f"{path}: {name}.quantity: got {got}, allowed: {' or '.join(speaks)}")
-        if claim.quantity in FACTORS and claim.smallest_effect <= 1:
+        least_of = [claim.smallest_effect, *([claim.twin.smallest_effect] if claim.twin else [])]
+        if claim.quantity in FACTORS and any(one is not None and one <= 1 for one in least_of):
             least = f"{claim.smallest_effect:g}"
             raise InputError(f"{path}: {name}.smallest_effect: got {least}, allowed: above 1")
+        if claim.than and terms != 1:
+            got = f"{claim.than:g} for {terms} terms"
+            raise InputError(f"{path}: {name}.than: got {got}, allowed: for a contrast of one")
         if claim.test == "ratio" and terms != 2:
             raise InputError(
                 f"{path}: {name}.contrast: got {terms} variants, allowed: 2 for a ratio"

@@ -18,8 +18,8 @@ from normlab.evidence.readings import Kind, Question, Trials
 from normlab.params import Params
 from normlab.studies import RECIPE, Studies
 
-WORDING = {"claim", "source", "subject"}
-"""May be changed freely."""
+WORDING = {"claim", "source", "subject", "twin"}
+"""May be changed freely; a twin is a claim of its own."""
 
 
 def digest(
@@ -42,7 +42,7 @@ def digest(
     What the rules of judgement make of known trials counts too: see `analysis`.
     """
     decisive = {
-        "claim": claim.model_dump(exclude=WORDING),
+        "claim": claim.model_dump(exclude=WORDING, exclude_defaults=True),
         "studies": dict(sections),
         "recipe": dict(recipe),
         "analysis": analysis(),
