@@ -6,6 +6,8 @@ Paths are from `studies/`, a DVC project of its own.
 from collections.abc import Mapping
 from pathlib import Path
 
+import pandas as pd
+
 from normlab import files, params, studies
 from normlab.errors import InputError
 from normlab.evidence import claims, declared, registration
@@ -30,7 +32,7 @@ def main() -> None:
     """Judge all claims; write the findings as a table, and the metrics."""
     told, own = declared.load(CLAIMS), studies.load(OWN)
     every = told.with_twins()
-    tables = {study: files.read_table(TABLES / f"{study}.csv", TRIALS) for study in own}
+    tables = {study: trials(study, own) for study in own}
     layers = files.read_table(PARAMETERS, LAYERS)
     try:
         found = claims.judge(every, told.smallest_error_ratio, tables, layers)
@@ -43,6 +45,13 @@ def main() -> None:
         print("registrations cannot be seen: this clone lacks their part of Git's history")
     files.write_table(FINDINGS, claims.table(found))
     files.write_metrics(METRICS, claims.metrics(found))
+
+
+def trials(study: str, own: Studies) -> pd.DataFrame:
+    """Read the table of a study, with its arms' names for people."""
+    table = files.read_table(TABLES / f"{study}.csv", TRIALS)
+    labels = {name: arm.label for name, arm in own[study].arms.items()}
+    return table.assign(label=[labels.get(arm) or arm for arm in table["arm"]])
 
 
 def standings(told: Mapping[str, Claim], own: Studies) -> dict[str, Standing]:

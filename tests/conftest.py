@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+from normlab.data import validation
 from normlab.data.augment import Ranges
+from normlab.data.validation import Part
 from normlab.network import networks
-from normlab.training.recipe import Data, Recipe
+from normlab.training.recipe import Data, Images, Recipe
 
 # The same examples every time, and no verdict on a machine that happens to be busy.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -32,6 +34,7 @@ PUBLISHED: list[tuple[str, dict[str, Any]]] = [
     ),
 ]
 """The networks of the reference's published notebook, and layer norm on the other side of ReLU."""
+PART = Part(val_size=40)
 # Files that take longest: they begin first, or else one process would end long after the others.
 LONGEST = (
     "test_emulated.py",
@@ -82,6 +85,16 @@ def noise() -> Data:
         return rng.integers(0, 10, count, dtype=np.uint8)
 
     return Data(images(100), labels(100), images(40), labels(40))
+
+
+@pytest.fixture(scope="session")
+def noise_split(noise: Data) -> Images:
+    """A training split of which `PART` is `noise`."""
+    train, val = validation.train_val_split(140, *PART)
+    whole = Images(np.empty((140, 28, 28), np.uint8), np.empty(140, np.uint8))
+    whole.images[train], whole.labels[train] = noise.train_images, noise.train_labels
+    whole.images[val], whole.labels[val] = noise.val_images, noise.val_labels
+    return whole
 
 
 @pytest.fixture(scope="session")

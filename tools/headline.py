@@ -22,8 +22,8 @@ def main() -> None:
 
 
 def headline(short: str) -> str:
-    """Take the short form below its title, links and images as seen from the project's root."""
-    _, body = short.split("\n", 1)
+    """Take the short form's first section, links and images as seen from the project's root."""
+    _, body = short.partition("\n## ")[0].split("\n", 1)
     return re.sub(r"\]\((?![a-z]+:)", "](reports/", body.strip()) + "\n"
 
 

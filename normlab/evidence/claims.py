@@ -31,7 +31,7 @@ def judge(
         What would matter on a scale of error ratios: a factor.
     tables
         The scores of each study: columns study, variant, arm, the study's factors, seed and
-        the quantities, fractions or natural logarithms.
+        the quantities, fractions or natural logarithms; and label, an arm's name for people.
     parameters
         Columns variant, layer, parameters (a count).
 
@@ -180,6 +180,9 @@ def _trials(name: str, claim: Claim, table: pd.DataFrame) -> tuple[Trials, list[
         if len(levels) < 2:
             raise InputError(f"{name}.levels: got {len(levels)}, allowed: at least 2")
         arms = [{claim.over: level} for level in levels]
+        if claim.over == "arm" and "label" in table:
+            labels = dict(zip(table["arm"], table["label"], strict=True))
+            levels = [labels.get(level, level) for level in levels]
         weights = [-1.0, *[0.0] * (len(arms) - 2), 1.0]
     values = [_values(name, claim, table, arm) - claim.than for arm in arms]
     return Trials(values, weights), levels

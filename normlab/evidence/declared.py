@@ -11,8 +11,8 @@ from normlab.errors import InputError
 WORDS = {
     "test_accuracy": "test accuracy",
     "seen_accuracy": "accuracy on images learnt from",
-    "optimism": "accuracy on images learnt from, less that on others like them,",
-    "easier": "test accuracy, less that on training images set apart,",
+    "optimism": "accuracy on it",
+    "easier": "accuracy on images not learnt from",
     "log_val_loss": "validation loss over all epochs",
     "parameters": "the parameters of a normalization layer",
 }
@@ -21,7 +21,7 @@ OF_TRIALS = tuple(quantity for quantity in WORDS if quantity != "parameters")
 """Of these every trial has a value, to be tested; parameters are counted."""
 FACTORS = ("log_val_loss", "parameters")
 """Of these an effect is a factor, of the others a difference."""
-STEPS = {"gn_groups": "{} groups", "l1_lambda": "λ = {}", "batch_size": "batches of {}"}
+STEPS = {"arm": "{}", "l1_lambda": "λ = {}", "batch_size": "batches of {}"}
 """How a sentence calls a level of what a trend goes over."""
 
 Word = Annotated[str, Field(min_length=1)]

@@ -1,6 +1,6 @@
 """What each normalization averages over in this network, drawn to scale."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from normlab.network.architecture import REFERENCE, Architecture, largest_divisor
@@ -89,3 +89,15 @@ def box(
         "side": side,
         "count": own_images * own_channels * side**2,
     }
+
+
+def group_counts(studies: Mapping[str, Any]) -> list[tuple[str, list[int]]]:
+    """Say how many groups each layer has in the arms of the study of groups, by their labels."""
+    arms = studies.get("groups", {"arms": {}})["arms"].values()
+    channels = [outputs for _, outputs, *_ in REFERENCE.convolutions]
+    found = []
+    for arm in arms:
+        most = arm["gn_groups"]
+        each = most if isinstance(most, list) else [most] * len(channels)
+        found.append((arm["label"], list(map(largest_divisor, channels, each))))
+    return found

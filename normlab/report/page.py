@@ -23,6 +23,7 @@ from matplotlib.image import imsave
 from normlab import formatting as fmt
 from normlab.evidence import verdicts
 from normlab.network.architecture import REFERENCE
+from normlab.report import answer as answers
 from normlab.report import charts, figure_tables, looks, norm_axes, sections
 from normlab.report.inputs import Images, Inputs
 
@@ -57,7 +58,7 @@ def render(inputs: Inputs) -> str:
     )
     page = environment.get_template("page.html.j2")
     return page.render(
-        answer=answer(inputs),
+        answer=answers.answer(inputs),
         inputs=inputs,
         series=series,
         comparison=sections.comparison(inputs, series),
@@ -67,6 +68,8 @@ def render(inputs: Inputs) -> str:
         normalized=norm_axes.normalized(groups, batch, architecture),
         parameters=sections.parameter_figure(inputs, series),
         findings={name: row | {"drawn": effect(row)} for name, row in found.items()},
+        claims=answers.claims(inputs),
+        groups=norm_axes.group_counts(inputs.study_params),
         standings=Counter(finding["registration"] for finding in found.values()),
         easier=sections.easier(inputs),
         verdicts=Counter(sorted((f["verdict"] for f in found.values()), key=list(BADGES).index)),
@@ -87,7 +90,9 @@ def render(inputs: Inputs) -> str:
 def readme(inputs: Inputs) -> str:
     """Write the short form of the page, in Markdown."""
     template = _environment().get_template("README.md.j2")
-    return template.render(answer=answer(inputs), inputs=inputs)
+    return template.render(
+        answer=answers.answer(inputs), claims=answers.claims(inputs), inputs=inputs
+    )
 
 
 def _environment() -> Environment:
@@ -114,57 +119,6 @@ def _environment() -> Environment:
         "within": fmt.within,
     }
     return environment
-
-
-def answer(inputs: Inputs) -> list[str]:
-    """Answer the question in sentences, the first of them the answer itself."""
-    shown = [pair for pair in inputs.comparisons if pair["verdict"] != "no difference shown"]
-    sentences = [_shown(pair) for pair in shown]
-    if not inputs.comparisons:
-        sentences.append("One normalization was trained: there is nothing to compare it with.")
-    elif not shown:
-        count = fmt.number(len(inputs.variants))
-        sentences.append(f"No difference in accuracy is shown between the {count}.")
-    elif len(shown) < len(inputs.comparisons):
-        sentences.append("Between the others no difference is shown.")
-    means = [fmt.percent(m["accuracy"]["mean"]) for m in _by(inputs, "accuracy")]
-    images = f"{inputs.comparisons[0]['images']:,} " if inputs.comparisons else ""
-    sentences.append(
-        f"After {fmt.many(inputs.test_curves['epoch'].max(), 'epoch')} each classifies "
-        f"{fmt.between(means[0], means[-1])} of the {images}test images, on average over "
-        f"{fmt.many(inputs.test_curves['seed'].nunique(), 'seed')}."
-    )
-    if inputs.comparisons and not shown:
-        ends = [pair[end] for pair in inputs.comparisons for end in ("low", "high")]
-        sentences.append(
-            f"All intervals of the differences lie between {fmt.points(min(ends))} and "
-            f"{fmt.points(max(ends))} points: a wider gap is unlikely, a narrower one would take "
-            "more seeds to show."
-        )
-    sizes = [m["parameters"] for m in _by(inputs, "parameters")]
-    least, most = sizes[0]["mean"], sizes[-1]["mean"]
-    if most > least:
-        sentences.append(
-            f"What does differ is the size: {fmt.within(sizes[-1]['label'])} has "
-            f"{most:,.0f} parameters, {most / least:.1f} times the fewest."
-        )
-    return sentences
-
-
-def _by(inputs: Inputs, measure: str) -> list[dict[str, Any]]:
-    return sorted(inputs.metrics.values(), key=lambda m: m[measure]["mean"])
-
-
-def _shown(pair: Mapping[str, Any]) -> str:
-    """Say which of two variants is better, and by how much."""
-    labels = (pair["label"], pair["other_label"])
-    first, second = labels if pair["verdict"] == "better" else labels[::-1]
-    low, high = sorted(100 * abs(pair[end]) for end in ("low", "high"))
-    return (
-        f"{first} is better than {fmt.within(second)} by "
-        f"{abs(100 * pair['difference']):.2f} points of test accuracy "
-        f"(95 % interval {low:.2f} to {high:.2f})."
-    )
 
 
 def effect(finding: Mapping[str, Any]) -> dict[str, float] | None:

@@ -145,12 +145,31 @@ def test_train_val_split_divides_the_images(size: tuple[int, int], data: st.Data
     np.testing.assert_array_equal(fewer, train[:train_size])
 
 
+@given(sizes)
+def test_folds_divide_the_images(size: tuple[int, int]) -> None:
+    count, val_size = size
+    folds = [
+        validation.train_val_split(count, val_size, None, fold) for fold in range(count // val_size)
+    ]
+    for train, val in folds:
+        assert (train.dtype, val.dtype, len(val)) == (np.int64, np.int64, val_size)
+        np.testing.assert_array_equal(np.sort(np.concatenate([train, val])), np.arange(count))
+    validated = np.concatenate([val for _, val in folds])
+    assert len(set(validated.tolist())) == len(folds) * val_size
+    # The folds are slices of one permutation, which begins as it does without them.
+    train, val = folds[0]
+    np.testing.assert_array_equal(np.concatenate([val, train])[: len(validated)], validated)
+
+
 def test_train_val_split_keeps_to_its_images() -> None:
     # A split that moved would make every committed result incomparable.
     train, val = validation.train_val_split(60_000, 5_000, 1_000)
     assert val[:5].tolist() == [39256, 10959, 44821, 42252, 41040]
     assert train[:5].tolist() == [16268, 52355, 10519, 12415, 1123]
     assert len(train) == 1_000
+    last, of_last = validation.train_val_split(60_000, 5_000, 1_000, fold=11)
+    assert of_last[:5].tolist() == [54766, 53933, 22384, 57536, 25018]
+    assert last[:5].tolist() == val[:5].tolist()
 
 
 @pytest.mark.parametrize(
@@ -169,3 +188,10 @@ def test_train_val_split_refuses_the_impossible(
     with pytest.raises(InputError) as raised:
         validation.train_val_split(10, val_size, train_size)
     assert str(raised.value) == message
+
+
+@pytest.mark.parametrize("fold", [-1, 3])
+def test_a_fold_too_many_is_refused(fold: int) -> None:
+    with pytest.raises(InputError) as raised:
+        validation.train_val_split(10, 3, None, fold)
+    assert str(raised.value) == f"fold: got {fold}, allowed: from 0 to 2 (10 images, 3 in each)"

@@ -133,6 +133,57 @@ def test_a_difference_of_differences() -> None:
     assert finding["error_ratio"] == pytest.approx(2 / 3, rel=0.05)
 
 
+def test_an_arm_alone_is_compared_with_nothing() -> None:
+    """As a quantity that is a difference in itself."""
+    table = study({"a": 0.01, "b": 0.99})
+    finding = judged(claim(contrast=terms(a=1)), table)
+    assert (finding["verdict"], finding["seeds"], finding["trials"]) == ("supported", 10, 10)
+    values = table[table["arm"] == "a"]["test_accuracy"]
+    assert finding["effect"] == pytest.approx(values.mean())
+    alone = inference.contrast([values.to_numpy()], [1])
+    assert (finding["low"], finding["high"]) == inference.interval(alone, 0.95)
+    assert finding["p"] == inference.welch_test(alone)
+    none = judged(claim(contrast=terms(a=1)), table.assign(test_accuracy=values - values.mean()))
+    assert none["verdict"] == "no effect that matters"
+
+
+@pytest.mark.parametrize(
+    ("than", "verdict", "says"),
+    [
+        (0.985, "supported", "More costs no 0.1 points of accuracy on images"),
+        (0.9905, "supported", "More costs no 0.1 points"),
+        (0.991, "open", "which leaves open whether that matters"),
+        (0.993, "contradicted", "More lowers"),
+    ],
+)
+def test_an_arm_may_be_compared_with_a_value(than: float, verdict: str, says: str) -> None:
+    table = study({"a": 0.99, "b": 0.97}).rename(columns={"test_accuracy": "seen_accuracy"})
+    fields: dict[str, Any] = {"quantity": "seen_accuracy", "test": "non-inferiority"}
+    finding = judged(claim(**fields, contrast=terms(a=1), than=than), table)
+    assert (finding["verdict"], finding["trials"]) == (verdict, 10)
+    assert finding["effect"] == pytest.approx(0.99 - than, abs=2e-4)
+    assert says in finding["sentence"]
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"a": 2, "b": 0.01, "c": 6}, {"a": "2", "b": "0.01", "c": "6 4 3"}]
+)
+def test_an_arm_is_named_by_numbers_though_a_text_is_among_them(sizes: dict[str, Any]) -> None:
+    """A column that holds a text anywhere is read as texts."""
+    named = study({"a": 0.990, "b": 0.992, "c": 0.994})
+    table = named.drop(columns="arm")
+    table.insert(2, "size", named["arm"].map(sizes))
+    by_size = [{"weight": 1, "size": 0.01}, {"weight": -1, "size": 2}]
+    expected = judged(claim(contrast=terms(b=1, a=-1)), named)
+    assert judged(claim(contrast=by_size), table) == expected
+    levels = [2, 0.01, sizes["c"]]
+    trend = judged(claim(test="trend", over="size", levels=levels), table)
+    assert (trend["effect"], trend["matters_from"]) == (
+        judged(claim(test="trend", over="arm"), named)["effect"],
+        0.01,
+    )
+
+
 @pytest.mark.parametrize(
     ("direction", "verdict"), [("lower", "supported"), ("higher", "contradicted")]
 )
@@ -196,8 +247,11 @@ def test_a_trend_tells_from_where_on_and_up_to_where() -> None:
     table = study({"a": 0.990, "b": 0.9901, "c": 0.994, "d": 0.996}, seeds=6, noise=1e-4)
     finding = judged(claim(test="trend", over="arm"), table)
     assert (finding["matters_from"], finding["harmless_to"]) == ("c", "b")
-    said = "It is shown to matter from arm c on and shown not to matter up to arm b."
+    said = "It is shown to matter from c on and shown not to matter up to b."
     assert finding["sentence"].endswith(said)
+    labels = table["arm"].map({"a": "none", "b": "a few", "c": "some", "d": "many"})
+    finding = judged(claim(test="trend", over="arm"), table.assign(label=labels))
+    assert (finding["matters_from"], finding["harmless_to"]) == ("some", "a few")
 
 
 def test_a_trend_over_some_levels() -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from normlab import studies
 from normlab.errors import InputError
 from normlab.evidence import claims, declared
-from normlab.studies import STUDIES
+from stages import judge
 
 ROOT = Path(__file__).parents[2]
 COMMITTED = ROOT / "studies/claims.yaml"
 BN_TERM = "      - {weight: -1, variant: bn_l1}\n"
+TWO_TERMS = "    contrast:\n      - {weight: 1, arm: instance_layer}\n"
+STANDINGS = {"registered", "post hoc", "cannot be seen"}
 
 
 @pytest.mark.parametrize(
@@ -24,16 +27,8 @@ BN_TERM = "      - {weight: -1, variant: bn_l1}\n"
         ("source:", "sauce:", "groups_accuracy.source: got nothing, allowed: who claims it"),
         ("subject:", "topic: x\n    subject:", "topic: unknown key, allowed: claim, source, "),
         ("reported: {", "told: {", "reported: got nothing, allowed: accuracies by variant"),
-        (
-            "test: trend",
-            "test: contrast",
-            "groups_accuracy: got over gn_groups, 4 levels and 0 terms",
-        ),
-        (
-            "quantity: test_accuracy",
-            "quantity: optimism",
-            "quantity: got 'optimism', allowed: test_",
-        ),
+        ("test: trend", "test: contrast", "groups_accuracy: got over arm, 5 levels and 0 terms"),
+        ("quantity: test_accuracy", "quantity: speed", "quantity: got 'speed', allowed: test_"),
         (
             "quantity: test_accuracy",
             "quantity: parameters",
@@ -56,19 +51,40 @@ BN_TERM = "      - {weight: -1, variant: bn_l1}\n"
         ),
         (BN_TERM, "", "ln_parameters.contrast: got 1 variants, allowed: 2"),
         (
-            "{weight: 1, gn_groups: 16}",
-            "{gn_groups: 16}",
-            "contrast: got {'gn_groups': 16}, allowed: terms such as",
+            "{weight: 1, arm: instance}",
+            "{arm: instance}",
+            "contrast: got {'arm': 'instance'}, allowed: terms such as",
         ),
         (
-            "{weight: 1, gn_groups: 16}",
+            "{weight: 1, arm: instance}",
             "{weight: 1}",
             "contrast: got {'weight': 1}, allowed: terms",
         ),
         (
-            "gn_groups: 16}",
-            "gn_groups: [16]}",
-            "instance_accuracy.contrast: got [16], allowed: terms such as ",
+            "arm: instance}",
+            "arm: [instance]}",
+            "instance_accuracy.contrast: got ['instance'], allowed: terms such as ",
+        ),
+        (
+            TWO_TERMS,
+            "    than: 0.9\n" + TWO_TERMS,
+            "instance_layer.than: got 0.9 for 2 terms, allowed: for a contrast of one",
+        ),
+        (
+            "    over: arm\n",
+            "    over: arm\n    than: 0.9\n",
+            "groups_accuracy.than: got 0.9 for 0 terms, allowed: for a contrast of one",
+        ),
+        ("than: 0.9848", "than: much", "published_bn.than: got 'much', allowed: a value that the "),
+        (
+            "twin: {study: groups_fashion, smallest_effect: 0.005}",
+            "twin: {study: groups_fashion, smallest_effect: 0}",
+            "groups_accuracy.twin: got 0, allowed: a study, and perhaps a smallest_effect, ",
+        ),
+        (
+            "twin: {study: groups_fashion}",
+            "twin: {study: groups_fashion, smallest_effect: 1.0}",
+            ", allowed: above 1",
         ),
     ],
 )
@@ -82,14 +98,38 @@ def test_a_bad_claim_gets_one_line_each(tmp_path: Path, old: str, new: str, mess
     assert any(message in line for line in lines)
 
 
-def test_the_committed_findings_are_the_verdicts_on_the_committed_studies() -> None:
-    tables = {name: pd.read_csv(ROOT / f"studies/reports/{name}.csv") for name in STUDIES}
+def test_a_claim_with_a_twin_is_followed_by_it() -> None:
+    told = declared.load(COMMITTED)
+    every = told.with_twins()
+    assert [*every] == [
+        name
+        for own, claim in told.claims.items()
+        for name in ([own, f"{own}_twin"] if claim.twin else [own])
+    ]
+    for name, claim in told.claims.items():
+        assert every[name] == claim
+        if claim.twin:
+            twin = every[f"{name}_twin"]
+            same = {"study": claim.study, "smallest_effect": claim.smallest_effect}
+            assert twin.model_copy(update=same | {"twin": claim.twin}) == claim
+            assert twin.study == claim.twin.study
+            assert twin.smallest_effect == (claim.twin.smallest_effect or claim.smallest_effect)
+
+
+def test_the_committed_findings_are_the_verdicts_on_the_committed_studies(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(judge, "TABLES", ROOT / "studies/reports")
+    own = studies.load(ROOT / "studies/params.yaml")
+    tables = {name: judge.trials(name, own) for name in own}
     parameters = pd.read_csv(ROOT / "reports/parameters.csv")
     told = declared.load(COMMITTED)
-    again = claims.judge(told.claims, told.smallest_error_ratio, tables, parameters)
+    again = claims.judge(told.with_twins(), told.smallest_error_ratio, tables, parameters)
     committed = pd.read_csv(ROOT / "studies/reports/findings.csv")
     expected = claims.table(again)
     assert [*committed] == [*expected]
+    # Only Git's history tells it.
+    assert {*committed.pop("registration").dropna()} <= STANDINGS
     for column in committed:
         ours, theirs = committed[column], expected[column]
         assert ours.isna().tolist() == theirs.isna().tolist(), column

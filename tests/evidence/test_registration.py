@@ -5,16 +5,34 @@ from typing import Any
 
 import pytest
 
+from normlab import params, studies
 from normlab.evidence import declared, inference, readings, registration
 from normlab.evidence.declared import Claim
 
-CLAIMS = declared.load(Path(__file__).parents[2] / "studies/claims.yaml").claims
-STUDY: dict[str, Any] = {"gn_groups": [1, 2, 4], "seeds": 10, "registered": {}, "epochs": 6}
+ROOT = Path(__file__).parents[2]
+CLAIMS = declared.load(ROOT / "studies/claims.yaml").claims
+STUDIES = studies.load(ROOT / "studies/params.yaml")
+BASE = params.load(ROOT / "params.yaml")
+SECTIONS: dict[str, Any] = {
+    "groups": {"arms": {"one": {"variant": "gn"}}, "seeds": 10, "epochs": 6},
+    "norms": {"epochs": 6},
+}
 RECIPE = {"lr": 0.015, "batch_size": 128}
 
 
-def digest(claim: Claim, study: Any = STUDY, recipe: Any = RECIPE) -> str:
-    return registration.digest(claim, study, recipe)
+def digest(claim: Claim, sections: Any = SECTIONS, recipe: Any = RECIPE) -> str:
+    return registration.digest(claim, sections, recipe)
+
+
+def digests(own: studies.Studies = STUDIES, base: params.Params = BASE) -> dict[str, str]:
+    """Of the claims on the study `groups`, one of whose arms `norms` has trained."""
+    return registration.digests(CLAIMS, "groups", own, base)
+
+
+def changed(study: str, **values: Any) -> dict[str, studies.Study]:
+    """The studies, with other parameters of one."""
+    told = STUDIES[study].model_dump(exclude_unset=True) | values
+    return STUDIES | {study: studies.Study.model_validate(told)}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -33,21 +51,61 @@ def test_wording_is_free_and_nothing_else(name: str) -> None:
         "over": "other",
         "levels": [1, 2],
         "contrast": [{"weight": 1, "variant": "other"}],
+        "than": 0.5,
+        "twin": declared.Twin(study="other"),
     }
     assert set(changes) == set(Claim.model_fields)
     for key, value in changes.items():
-        changed = digest(claim.model_copy(update={key: value}))
-        assert (changed == before) == (key in ("claim", "source", "subject")), key
+        after = digest(claim.model_copy(update={key: value}))
+        assert (after == before) == (key in ("claim", "source", "subject", "twin")), key
 
 
-def test_the_arms_count_and_the_registration_itself_does_not() -> None:
+@pytest.mark.parametrize("name", CLAIMS)
+def test_a_key_left_out_says_what_its_default_does(name: str) -> None:
+    """So that a key that comes to be later leaves what is registered."""
+    told = Claim.model_validate(CLAIMS[name].model_dump())
+    assert told.model_fields_set == {*Claim.model_fields}
+    assert digest(told) == digest(CLAIMS[name])
+
+
+def test_every_parameter_of_the_studies_counts_in_whatever_order() -> None:
     claim = CLAIMS["groups_accuracy"]
     before = digest(claim)
-    assert digest(claim, STUDY | {"registered": {"groups_accuracy": before}}) == before
-    assert digest(claim, dict(reversed(STUDY.items()))) == before
-    for other in ({"gn_groups": [1, 2]}, {"seeds": 11}, {"epochs": 7}):
-        assert digest(claim, STUDY | other) != before
+    backwards = {
+        name: dict(reversed(section.items())) for name, section in reversed(SECTIONS.items())
+    }
+    assert digest(claim, backwards) == before
+    for study, section in SECTIONS.items():
+        for other in ({"arms": {}}, {"seeds": 11}, {"epochs": 7}, {"folds": True}):
+            assert digest(claim, SECTIONS | {study: section | other}) != before
+    assert digest(claim, {"groups": SECTIONS["groups"]}) != before
     assert digest(claim, recipe=RECIPE | {"lr": 0.01}) != before
+
+
+def test_the_arms_count_and_neither_their_labels_nor_the_registration() -> None:
+    before = digests()
+    assert [*before] == [name for name, claim in CLAIMS.items() if claim.study == "groups"]
+    arms = STUDIES["groups"].model_dump(exclude_unset=True)["arms"]
+    assert digests(changed("groups", registered={"groups_accuracy": "0"})) == before
+    labels = {name: arm | {"label": "Other words"} for name, arm in arms.items()}
+    assert digests(changed("groups", arms=labels)) == before
+    assert digests(changed("l1", epochs=7)) == before
+    fewer = {name: arm for name, arm in arms.items() if name != "one"}
+    others = [{"seeds": 11}, {"epochs": 7}, {"train_size": 100}, {"arms": fewer}]
+    # Those of `norms` say how the arm that it has trained was.
+    studies_otherwise = [changed("groups", **other) for other in others]
+    studies_otherwise += [changed("norms", **other) for other in others[:3]]
+    for own in studies_otherwise:
+        assert not {*digests(own).values()} & {*before.values()}
+
+
+@pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
+def test_of_the_pipeline_s_parameters_those_count_that_the_studies_read() -> None:
+    before = digests()
+    assert digests(base=BASE.model_copy(update={"epochs": 99, "l1_lambda": 0.5})) == before
+    for key in studies.RECIPE.split():
+        other = digests(base=BASE.model_copy(update={key: "other"}))
+        assert not {*other.values()} & {*before.values()}, key
 
 
 @pytest.mark.parametrize(

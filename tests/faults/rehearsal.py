@@ -1,5 +1,6 @@
 """A small project in which every stage can be run over and over, and be hurt while it writes."""
 
+import json
 import os
 import shlex
 import shutil
@@ -9,13 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from normlab import params, studies
 from normlab.data.datasets import MNIST
 from tests.pipeline.copies import RECIPE, ROOT, change, first, pin, place_data, set_params
 from tools.git import copy_known
 
 OLD = b"old"
 BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "50", "train_size": "50"}
-GROUPS = {"groups": {"seeds": 2, "epochs": 1, "train_size": 50}}
+NORMS = {"seeds": 2, "epochs": 1, "train_size": 50}
 STAGES = {
     "download": "data/train data/test",
     "train gn": "models/gn reports/history/gn.csv",
@@ -23,14 +25,14 @@ STAGES = {
     "reports/summary.csv reports/comparisons.csv reports/confusion.csv reports/parameters.csv "
     "reports/misclassified.csv",
     "plot": "reports/figures",
-    "study groups": "studies/models/groups studies/reports/groups_history.csv",
-    "score groups": "studies/reports/groups.csv studies/reports/groups_summary.csv "
-    "studies/reports/groups_weights.csv",
+    "study norms": "studies/models/norms studies/reports/norms_history.csv",
+    "score norms": "studies/reports/norms.csv studies/reports/norms_summary.csv "
+    "studies/reports/norms_weights.csv",
     "judge": "studies/reports/findings.csv studies/reports/findings.json",
     "report": "reports/report.html reports/README.md",
 }
 """A stage of each kind, in the order in which they depend on each other, and its outputs."""
-OF_STUDIES = ("study groups", "score groups", "judge")
+OF_STUDIES = ("study norms", "score norms", "judge")
 
 
 class Ended(NamedTuple):
@@ -49,7 +51,10 @@ class Stages:
         self.errors = project.with_suffix(".err").open("w+", newline="\n")
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("forked.py"))],
-            env=os.environ | {"LD_PRELOAD": str(library), "PYTHONPATH": str(project)},
+            env=os.environ
+            | {"LD_PRELOAD": str(library), "PYTHONPATH": str(project)}
+            # As `stages/python` has it: Dask's log is none of a stage's lines.
+            | {"DASK_LOGGING__DISTRIBUTED": "critical"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
@@ -109,11 +114,22 @@ def prepare(project: Path) -> None:
     some = first()
     pin(code, some)
     place_data(project, some)
-    (project / "studies/data").mkdir(exist_ok=True)
+    (project / "studies/data/mnist").mkdir(parents=True)
     for split in MNIST.splits:
-        (project / "studies/data" / split).symlink_to(project / "data" / split)
+        (project / "studies/data/mnist" / split).symlink_to(project / "data" / split)
     set_params(project / "params.yaml", BUDGET | RECIPE)
-    change(project / "studies/params.yaml", GROUPS)
+    own = project / "studies/params.yaml"
+    # There is no history of registrations here.
+    none: dict[str, dict[str, object]] = {name: {"registered": {}} for name in studies.load(own)}
+    change(own, none | {"norms": NORMS | none["norms"]})
+    leave_few_claims(project / "studies/claims.yaml")
+
+
+def leave_few_claims(path: Path) -> None:
+    """Leave the claims on one study alone: to judge all takes several times as long."""
+    told = params.mapping(path)
+    claims = {name: one for name, one in told["claims"].items() if one["study"] == "norms"}
+    path.write_text(json.dumps(told | {"claims": claims}, indent=2))
 
 
 def content(project: Path) -> dict[str, bytes]:

@@ -14,8 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from normlab import studies
 from tests.faults.conftest import MANY, Injected, often
-from tests.faults.rehearsal import OLD, STAGES, Stages, age, content, outputs, spread, whole
+from tests.faults.rehearsal import (
+    OLD,
+    STAGES,
+    Stages,
+    age,
+    content,
+    leave_few_claims,
+    outputs,
+    spread,
+    whole,
+)
 from tests.pipeline.copies import ROOT
 
 READ_ONLY = (errno.EROFS, errno.EACCES)
@@ -83,48 +94,49 @@ def judge(
 
 def fill(folder: Path) -> Path:
     """Put `judge` and what it reads below a folder, and older findings; return where it runs."""
-    studies = folder / "studies"
+    own = folder / "studies"
     for name in ("normlab", "stages"):
         compiled = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(ROOT / name, studies / name, ignore=compiled)
-    (studies / "requirements.lock").symlink_to(ROOT / "requirements.lock")
-    (studies / ".venv").symlink_to(sys.prefix)
+        shutil.copytree(ROOT / name, own / name, ignore=compiled)
+    (own / "requirements.lock").symlink_to(ROOT / "requirements.lock")
+    (own / ".venv").symlink_to(sys.prefix)
     read = ("reports/parameters.csv", "studies/claims.yaml", "studies/params.yaml", "params.yaml")
     for name in read:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((ROOT / name).read_bytes())
-    (studies / "reports").mkdir()
-    for table in (ROOT / "studies/reports").glob("*.csv"):
-        if "_" not in table.stem or table.stem in ("layer_norm", "batch_size"):
-            (studies / "reports" / table.name).write_bytes(table.read_bytes())
-    (studies / "reports/findings.csv").write_bytes(OLD)
-    return studies
+    leave_few_claims(own / "claims.yaml")
+    (own / "reports").mkdir()
+    for name in studies.load(own / "params.yaml"):
+        table = f"reports/{name}.csv"
+        (own / table).write_bytes((ROOT / "studies" / table).read_bytes())
+    (own / "reports/findings.csv").write_bytes(OLD)
+    return own
 
 
 def test_a_file_that_may_not_be_as_large_is_told(tmp_path: Path, injected: Injected) -> None:
-    studies = fill(tmp_path)
+    own = fill(tmp_path)
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
 
     with injected("disk: file too large") as fault:
-        status, said = judge(studies, limit, **{BYTECODE: "1"})
+        status, said = judge(own, limit, **{BYTECODE: "1"})
         assert (status, told(said, "File too large")) == (1, True), said
-        assert (studies / "reports/findings.csv").read_bytes() == OLD
-        assert not list(studies.rglob(".*.scratch-*"))
+        assert (own / "reports/findings.csv").read_bytes() == OLD
+        assert not list(own.rglob(".*.scratch-*"))
         fault.refused()
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or sys.platform != "linux", reason="root mounts, on Linux")
 def test_a_full_disk_is_told(tmp_path: Path, injected: Injected) -> None:
     with full(tmp_path), injected("disk: full, a real one") as fault:
-        studies = fill(tmp_path)
+        own = fill(tmp_path)
         left = os.statvfs(tmp_path)
         (tmp_path / "filler").write_bytes(bytes((left.f_bavail - 1) * left.f_bsize))
-        status, said = judge(studies)
+        status, said = judge(own)
         assert (status, told(said, "No space left on device")) == (1, True), said
-        assert (studies / "reports/findings.csv").read_bytes() == OLD
-        assert not list(studies.rglob(".*.scratch-*"))
+        assert (own / "reports/findings.csv").read_bytes() == OLD
+        assert not list(own.rglob(".*.scratch-*"))
         (tmp_path / "filler").unlink()
-        assert judge(studies)[0] == 0
+        assert judge(own)[0] == 0
         fault.refused()

@@ -3,21 +3,22 @@
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 from dvc.utils.serialize import parse_yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from normlab import params
+from normlab import params, studies
 from normlab.errors import InputError
-from normlab.params import Params, Section
-from normlab.studies import Settings
+from normlab.params import Params
+from normlab.studies import Study
 from tests.faults.conftest import Injected, often
 from tests.pipeline.copies import ROOT
 
-COMMITTED = {Params: ROOT / "params.yaml", Settings: ROOT / "studies/params.yaml"}
 BOMB = "k0: &k0 [1]\n" + "".join(f"k{i}: &k{i} [{f'*k{i - 1}, ' * 9}]\n" for i in range(1, 10))
 VALUES = (
     "!!int abc",
@@ -58,6 +59,22 @@ DIVERSE = st.one_of(
 )
 
 
+def sections(values: dict[str, Any]) -> dict[str, Study]:
+    return {str(name): Study.model_validate(section) for name, section in values.items()}
+
+
+class Kind(NamedTuple):
+    """A file of parameters as it is committed, how it is read, and what its values are."""
+
+    committed: Path
+    load: Callable[[Path], Any]
+    validate: Callable[[Any], Any]
+
+
+PIPELINE = Kind(ROOT / "params.yaml", params.load, Params.model_validate)
+STUDIES = Kind(ROOT / "studies/params.yaml", studies.load, sections)
+
+
 @st.composite
 def files(draw: st.DrawFn, text: str) -> bytes:
     """Change a file here and there: values, lines, what is between them, single bytes."""
@@ -84,16 +101,16 @@ def files(draw: st.DrawFn, text: str) -> bytes:
     return bytes(data)
 
 
-@pytest.mark.parametrize("model", [Params, Settings])
-def test_generated_files(model: type[Section], tmp_path: Path, injected: Injected) -> None:
+@pytest.mark.parametrize("kind", [PIPELINE, STUDIES], ids=["pipeline", "studies"])
+def test_generated_files(kind: Kind, tmp_path: Path, injected: Injected) -> None:
     path = tmp_path / "params.yaml"
 
     @settings(max_examples=often(25, 200), suppress_health_check=list(HealthCheck))
-    @given(files(COMMITTED[model].read_text()))
+    @given(files(kind.committed.read_text()))
     def check(data: bytes) -> None:
         with injected("parameters") as fault:
             path.write_bytes(data)
-            if read_or_refused(path, model):
+            if read_or_refused(path, kind):
                 fault.healed()
             else:
                 fault.refused()
@@ -105,10 +122,10 @@ def test_generated_files(model: type[Section], tmp_path: Path, injected: Injecte
 def test_known_values_are_refused(value: str, tmp_path: Path, injected: Injected) -> None:
     path = tmp_path / "params.yaml"
     for key in ("epochs", "lr", "affine_scale"):
-        text = COMMITTED[Params].read_text().partition(f"\n{key}:")
+        text = PIPELINE.committed.read_text().partition(f"\n{key}:")
         path.write_text(f"{text[0]}\n{key}: {value}\n{text[2].partition(chr(10))[2]}")
         with injected("parameters") as fault:
-            assert not read_or_refused(path, Params)
+            assert not read_or_refused(path, PIPELINE)
             fault.refused()
 
 
@@ -118,7 +135,7 @@ def test_a_stage_refuses_a_file_in_one_line(
 ) -> None:
     for name in ("normlab", "stages"):
         (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "params.yaml").write_text(prefix + COMMITTED[Params].read_text())
+    (tmp_path / "params.yaml").write_text(prefix + PIPELINE.committed.read_text())
     with injected("parameters") as fault:
         command = [sys.executable, "-m", "stages", "plot"]
         ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -128,11 +145,11 @@ def test_a_stage_refuses_a_file_in_one_line(
         fault.refused()
 
 
-def read_or_refused(path: Path, model: type[Section]) -> bool:
+def read_or_refused(path: Path, kind: Kind) -> bool:
     """Whether a file was read, as DVC reads it; it may only be refused line by line, and soon."""
     started = time.process_time()
     try:
-        loaded = params.load(path, model)
+        loaded = kind.load(path)
     except InputError as error:
         lines = str(error).split("\n")
         assert len(lines) <= params.SHOWN + 1
@@ -145,5 +162,5 @@ def read_or_refused(path: Path, model: type[Section]) -> bool:
         theirs = parse_yaml(path.read_bytes().decode(), path)
     except Exception:  # DVC refuses it then, before any stage runs
         return True
-    assert loaded == model.model_validate(theirs)
+    assert loaded == kind.validate(theirs)
     return True

@@ -21,8 +21,8 @@ from normlab.errors import InputError
 from normlab.evidence import evaluation
 from normlab.evidence.evaluation import LabelledImages, TrainedModel
 from normlab.training import chains, cluster, crew, trial, trials
-from normlab.training.recipe import Data, Recipe, State
-from tests.conftest import NORM_PARAMS, make_recipe
+from normlab.training.recipe import Data, Images, Recipe, State
+from tests.conftest import NORM_PARAMS, PART, make_recipe
 from tests.faults.conftest import Injected, in_torture, often
 
 EPOCHS = 4
@@ -215,14 +215,14 @@ def test_scores_do_not_change(
 
 @pytest.mark.usefixtures("killing")
 def test_a_stage_s_tables_and_checkpoints_do_not_change(
-    noise: Data, undisturbed: list[Rows], injected: Injected, tmp_path: Path
+    noise_split: Images, undisturbed: list[Rows], injected: Injected, tmp_path: Path
 ) -> None:
     recipe = make_recipe(epochs=EPOCHS)
     planned: Sequence[trials.Trial] = [
-        trials.Trial(Arm("main", "gn", {}), recipe, seed) for seed in SEEDS
+        trials.Trial(Arm("main", "gn", {}), recipe, seed, PART) for seed in SEEDS
     ]
     with injected("workers killed while training") as fault:
-        states = trials.run(planned, noise, tmp_path / "history.csv", tmp_path / "kept")
+        states = trials.run(planned, noise_split, tmp_path / "history.csv", tmp_path / "kept")
         assert [[state.row for state in ended] for ended in states] == undisturbed
         assert len(list((tmp_path / "kept").rglob("*.safetensors"))) == EPOCHS * len(SEEDS)
         fault.healed()

@@ -185,7 +185,7 @@ def test_a_change_of_the_penalty_trains_one_variant(hub: Path) -> None:
         "| params.yaml | l1_lambda | 0.0001 | 0.05 |",
         "| reports/metrics.json | loss.bn_l1 | ",
         "### Figures\n\n| before | now |",
-        "![accuracies](https://github.com/us/normlab/blob/",
+        "![misclassified_bn_l1](https://github.com/us/normlab/blob/",
     ]
     found = [ran.comment.find(part) for part in parts]
     assert -1 not in found, ran.comment

@@ -13,9 +13,9 @@ from dvc.repo import Repo
 from normlab import files, params
 from normlab.arms import MAIN, Arm
 from normlab.training import cluster, trials
-from normlab.training.recipe import Data
+from normlab.training.recipe import Images
 from stages import evaluate, plot, train
-from tests.conftest import VARIANTS, make_recipe
+from tests.conftest import PART, VARIANTS, make_recipe
 from tests.pipeline.conftest import IN_PROCESS
 from tests.pipeline.copies import (
     TRAIN,
@@ -195,9 +195,9 @@ def test_going_back_to_earlier_parameters_trains_nothing(project: Path) -> None:
         run(project, "dvc", "checkout")
 
 
-def test_histories_show_a_training_as_it_goes(noise: Data, tmp_path: Path) -> None:
+def test_histories_show_a_training_as_it_goes(noise_split: Images, tmp_path: Path) -> None:
     recipe, arm = make_recipe(epochs=2), Arm(MAIN, "gn", {})
-    planned = [trials.Trial(arm, recipe, seed) for seed in (0, 1)]
+    planned = [trials.Trial(arm, recipe, seed, PART) for seed in (0, 1)]
     history, seen = tmp_path / "gn.csv", []
     with pytest.MonkeyPatch.context() as patched:
         written = files.write_table
@@ -208,7 +208,7 @@ def test_histories_show_a_training_as_it_goes(noise: Data, tmp_path: Path) -> No
 
         patched.setattr(files, "write_table", watch)
         patched.setattr(cluster, "connect", lambda _: Client(**IN_PROCESS))
-        states = trials.run(planned, noise, history, tmp_path / "kept")
+        states = trials.run(planned, noise_split, history, tmp_path / "kept")
     assert seen == [1, 2, 3, 4, 4]
     table = pd.read_csv(history)
     assert table[["seed", "epoch"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 1], [1, 2]]

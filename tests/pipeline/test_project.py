@@ -28,9 +28,15 @@ def declared(pipeline: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Stages by name, those of the studies below their folder's, each `foreach` unrolled."""
     folder = "studies/" if pipeline.startswith("studies/") else ""
     for name, stage in YAML(typ="safe").load(ROOT / pipeline)["stages"].items():
-        for item in stage.get("foreach", [None]):
-            one = json.dumps(stage["do"] if item else stage).replace("${item}", item or "")
-            yield f"{folder}{name}{f'@{item}' if item else ''}", json.loads(one)
+        if "foreach" not in stage:
+            yield f"{folder}{name}", stage
+            continue
+        items, text = stage["foreach"], json.dumps(stage["do"])
+        for key in items:
+            one = text.replace("${item}", key).replace("${key}", key)
+            for inner, value in items[key].items() if isinstance(items, dict) else ():
+                one = one.replace(f"${{item.{inner}}}", value)
+            yield f"{folder}{name}@{key}", json.loads(one)
 
 
 STAGES = {name: stage for pipeline in PIPELINES for name, stage in declared(pipeline)}
@@ -41,7 +47,8 @@ LOCKS = [f"requirements{of}.lock" for of in ("", "-dev", "-s3", "-ssh", "-audit"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
 DEVELOPMENT = [item for item in GROUPS["dev"] if isinstance(item, str)]
-STUDIES = ["groups", "l1", "layer_norm", "batch_size", "replication"]
+STUDIES = ["norms", "groups", "l1", "batch_size", "reference"]
+STUDIES += ["norms_fashion", "groups_fashion", "l1_fashion"]
 
 
 def own_module(name: str) -> str | None:
@@ -130,14 +137,22 @@ def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> Non
 
 def test_no_stage_that_trains_depends_on_test_images() -> None:
     scores = [f"studies/score@{study}" for study in STUDIES]
-    readers = [name for name, stage in STAGES.items() if "data/test" in stage.get("deps", [])]
+    readers = [
+        name
+        for name, stage in STAGES.items()
+        if any(dep.startswith("data/") and dep.endswith("/test") for dep in stage.get("deps", []))
+    ]
     assert readers == ["evaluate", *scores]
     training = [n for n, stage in STAGES.items() if "normlab/training" in stage.get("deps", [])]
     own = [f"studies/{study}" for study in STUDIES]
     assert training == ["train_bn_l1", "train_gn", "train_ln", *own]
     for name in training:
+        of = "fashion_mnist/" if "fashion" in name else "mnist/" if name in own else ""
         deps = STAGES[name]["deps"]
-        assert [d for d in deps if not d.startswith(("normlab/", "stages/"))] == ["data/train"]
+        data = [d for d in deps if not d.startswith(("normlab/", "stages/"))]
+        others = ["models/norms", "reports/norms_history.csv"]
+        assert data[0] == f"data/{of}train"
+        assert [d.replace("_fashion", "") for d in data[1:]] in ([], others)
 
 
 def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
@@ -145,7 +160,7 @@ def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
     for name, stage in STAGES.items():
         outs = [out for kind in ("outs", "metrics", "plots") for out in stage.get(kind, [])]
         options = [next(iter(out.values())) for out in outs if isinstance(out, dict)]
-        downloads = name in ("download", "studies/download")
+        downloads = name.startswith(("download", "studies/download"))
         assert any("persist" in option for option in options) == downloads
         kept = [out for out in stage.get("outs", []) if isinstance(out, dict)]
         assert bool(kept) == (downloads or name == "report"), name
@@ -153,7 +168,8 @@ def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
 
 def test_every_stage_is_described_and_the_stages_are_these() -> None:
     trained = ["train_bn_l1", "train_gn", "train_ln"]
-    own = ["download", *STUDIES, *(f"score@{study}" for study in STUDIES), "judge"]
+    downloads = ["download@mnist", "download@fashion_mnist"]
+    own = [*downloads, *STUDIES, *(f"score@{study}" for study in STUDIES), "judge"]
     assert list(STAGES) == [
         *("download", *trained, "evaluate", "plot"),
         *(f"studies/{name}" for name in own),

@@ -10,8 +10,8 @@ import pytest
 
 from normlab import files
 from normlab.training import checkpoints, machine, trial
-from normlab.training.recipe import Data, State
-from tests.conftest import make_recipe
+from normlab.training.recipe import Data, Images, State
+from tests.conftest import PART, make_recipe
 from tests.network.harness import KINDS, use
 from tests.training.test_trial import equal
 
@@ -77,7 +77,7 @@ def test_tables_are_read_as_written(tmp_path: Path) -> None:
 
 def test_an_interrupted_trial_goes_on_to_the_same_end(tmp_path: Path, noise: Data) -> None:
     recipe = make_recipe(epochs=3)
-    folder = checkpoints.folder(tmp_path, recipe, noise, "engine")
+    folder = checkpoints.folder(tmp_path, recipe, PART, "images", "engine")
     state = trial.start(recipe, 4)
     uninterrupted = []
     for _ in range(3):
@@ -92,19 +92,26 @@ def test_an_interrupted_trial_goes_on_to_the_same_end(tmp_path: Path, noise: Dat
     assert checkpoints.load_states(folder, 5, 3) == []
 
 
-def test_checkpoints_of_anything_else_are_not_used(tmp_path: Path, noise: Data) -> None:
+def test_checkpoints_of_anything_else_are_not_used(tmp_path: Path, noise_split: Images) -> None:
     recipe = make_recipe()
-    image = noise.train_images.copy()
-    image[0, 0, 0] ^= 1
+    image, label = noise_split.images.copy(), noise_split.labels.copy()
+    image[-1, 0, 0] ^= 1
+    label[-1] ^= 1
+    others = (noise_split._replace(images=image), noise_split._replace(labels=label))
+    ours, *digests = (checkpoints.digest(one) for one in (noise_split, *others))
     folders = {
-        checkpoints.folder(tmp_path, recipe, noise, "engine 1"),
-        checkpoints.folder(tmp_path, replace(recipe, lr=0.01), noise, "engine 1"),
-        checkpoints.folder(tmp_path, recipe, noise._replace(train_images=image), "engine 1"),
-        checkpoints.folder(tmp_path, recipe, noise, "engine 2"),
-        checkpoints.folder(tmp_path, recipe, noise, "cuda"),
+        checkpoints.folder(tmp_path, recipe, PART, ours, "engine 1"),
+        checkpoints.folder(tmp_path, replace(recipe, lr=0.01), PART, ours, "engine 1"),
+        *(checkpoints.folder(tmp_path, recipe, PART, digest, "engine 1") for digest in digests),
+        checkpoints.folder(tmp_path, recipe, PART._replace(val_size=20), ours, "engine 1"),
+        checkpoints.folder(tmp_path, recipe, PART._replace(train_size=50), ours, "engine 1"),
+        checkpoints.folder(tmp_path, recipe, PART._replace(fold=1), ours, "engine 1"),
+        checkpoints.folder(tmp_path, recipe, PART, ours, "engine 2"),
+        checkpoints.folder(tmp_path, recipe, PART, ours, "cuda"),
     }
-    assert len(folders) == 5
-    assert checkpoints.folder(tmp_path, make_recipe(), noise, "engine 1") in folders
+    assert len(folders) == 9
+    copied = checkpoints.digest(Images(noise_split.images.copy(), noise_split.labels.copy()))
+    assert checkpoints.folder(tmp_path, make_recipe(), PART, copied, "engine 1") in folders
 
 
 def test_checkpoints_may_move_between_kinds_of_processor(
@@ -117,7 +124,7 @@ def test_checkpoints_may_move_between_kinds_of_processor(
         use(kind, monkeypatch)
         found = machine.resolve(recipe)
         assert kind.name in found.name
-        folders.add(checkpoints.folder(tmp_path, recipe, noise, found.arithmetic))
+        folders.add(checkpoints.folder(tmp_path, recipe, PART, "images", found.arithmetic))
         state = states[-1] if states else trial.start(recipe, 0)
         if len(states) < recipe.epochs:
             states.append(trial.train_epoch(recipe, state, noise))

@@ -11,8 +11,8 @@ from distributed import Client
 from normlab.arms import MAIN, Arm
 from normlab.errors import InputError
 from normlab.training import cluster, limits, pytorch, trial, trials
-from normlab.training.recipe import Data, State
-from tests.conftest import VARIANTS, make_recipe
+from normlab.training.recipe import Data, Images, State
+from tests.conftest import PART, VARIANTS, make_recipe
 from tests.pipeline.conftest import IN_PROCESS
 from tests.training.test_trial import without_engine
 
@@ -70,13 +70,13 @@ def test_a_batch_that_does_not_fit_is_refused_with_one_that_does(
 
 
 def test_nothing_is_trained_that_does_not_fit(
-    noise: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noise_split: Images, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cluster, "connect", lambda _: Client(**IN_PROCESS))
     monkeypatch.setattr(limits, "room", lambda: 2**20)
-    planned = [trials.Trial(Arm(MAIN, "gn", {}), make_recipe("gn"), seed) for seed in (0, 1)]
+    planned = [trials.Trial(Arm(MAIN, "gn", {}), make_recipe("gn"), seed, PART) for seed in (0, 1)]
     with pytest.raises(InputError, match=r"^batch_size: got 32, which takes 0\.0 GiB in each of "):
-        trials.run(planned, noise, tmp_path / "gn.csv", tmp_path / "kept")
+        trials.run(planned, noise_split, tmp_path / "gn.csv", tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
 
 
