@@ -1,11 +1,11 @@
 """Packages whose code enters results: which they are, which versions, that they change nothing."""
 
 import re
-import shutil
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from stages import judge, provenance
@@ -56,14 +56,16 @@ def test_the_committed_verdicts_are_those_of_the_committed_tables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the SciPy that is here: `make verify BUDGET=small` does not judge."""
-    studies, reports = tmp_path / "studies", ROOT / "studies/reports"
-    made = ("findings.csv", "findings.json")
-    shutil.copytree(reports, studies / "reports", ignore=shutil.ignore_patterns(*made))
-    for name in ("studies/claims.yaml", "studies/params.yaml", "params.yaml"):
-        shutil.copy(ROOT / name, tmp_path / name)
-    (tmp_path / "reports").mkdir()
-    shutil.copy(ROOT / "reports/parameters.csv", tmp_path / "reports")
-    monkeypatch.chdir(studies)
+    monkeypatch.chdir(ROOT / "studies")
+    monkeypatch.setattr(judge, "FINDINGS", tmp_path / "findings.csv")
+    monkeypatch.setattr(judge, "METRICS", tmp_path / "findings.json")
     judge.main()
-    for name in made:
-        assert (studies / "reports" / name).read_bytes() == (reports / name).read_bytes()
+    committed = ROOT / "studies/reports"
+    assert (tmp_path / "findings.json").read_bytes() == (committed / "findings.json").read_bytes()
+    ours, theirs = (
+        pd.read_csv(folder / "findings.csv", dtype=str) for folder in (tmp_path, committed)
+    )
+    seen = set(ours["registration"].dropna())
+    if seen == {"cannot be seen"}:  # a shallow clone, or none
+        ours["registration"] = theirs["registration"]
+    pd.testing.assert_frame_equal(ours, theirs)

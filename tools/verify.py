@@ -27,7 +27,7 @@ from normlab.errors import InputError, exit_on_input_error
 from normlab.params import mapping
 from tools import dvc
 from tools.differences import content_hash, difference, dvc_md5, json_difference, table_difference
-from tools.git import PROJECTS, copy_known, git
+from tools.git import PROJECTS, copy_history, copy_known, git
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = ("dvc.yaml", "studies/dvc.yaml", "reports/dvc.yaml")
@@ -75,6 +75,7 @@ def verify(root: Path, what: str) -> list[Line]:
     pipelines = PIPELINES[what]
     committed = [locked(root, pipeline) for pipeline in pipelines]
     with copied(root) as clone:
+        copy_history(root, clone)
         for pipeline in pipelines:
             reproduce(clone, pipeline)
         rebuilt = [locked(clone, pipeline) for pipeline in pipelines]

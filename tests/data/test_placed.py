@@ -25,6 +25,7 @@ from tests.data.conftest import (
     packed,
 )
 
+TRAIN, TEST = (download.DATA / split for split in datasets.SPLITS)
 ROOT = Path(__file__).parents[2]
 PARAMS = ROOT / "params.yaml"
 
@@ -230,10 +231,10 @@ def test_the_stage_writes_both_splits_or_nothing(
     assert [path.name for path in Path("data").iterdir()] == ["incoming"]
 
     put(download.INCOMING / TEST_LABELS, files[TEST_LABELS])
-    put(download.TRAIN / "stale", b"")
+    put(TRAIN / "stale", b"")
     download.main()
     assert {path.name for path in Path("data").iterdir()} == {"incoming", "train", "test"}
-    for split, directory in (("train", download.TRAIN), ("test", download.TEST)):
+    for split, directory in (("train", TRAIN), ("test", TEST)):
         assert written(directory) == {name: files[name] for name in datasets.MNIST.splits[split]}
         images, labels = datasets.read_split(directory, split)
         assert len(images) == len(labels)
@@ -244,12 +245,12 @@ def test_the_stage_takes_what_the_project_has_for_an_experiment_in_a_folder_belo
 ) -> None:
     experiment = tmp_path / ".dvc/tmp/exps/standalone/one"
     put(experiment / download.INCOMING / "README.md", b"")
-    put(experiment / download.TRAIN / TRAIN_IMAGES, files[TRAIN_IMAGES])
-    put(tmp_path / download.TRAIN / TRAIN_LABELS, files[TRAIN_LABELS])
-    put(tmp_path / download.TEST / TEST_IMAGES, files[TEST_IMAGES])
+    put(experiment / TRAIN / TRAIN_IMAGES, files[TRAIN_IMAGES])
+    put(tmp_path / TRAIN / TRAIN_LABELS, files[TRAIN_LABELS])
+    put(tmp_path / TEST / TEST_IMAGES, files[TEST_IMAGES])
     put(tmp_path / download.INCOMING / "labels.gz", packed(files[TEST_LABELS]))
     monkeypatch.chdir(experiment)
     shutil.copy(PARAMS, experiment)
     download.main()
-    assert written(download.TRAIN) | written(download.TEST) == files
-    assert list(written(tmp_path / download.TEST)) == [TEST_IMAGES]
+    assert written(TRAIN) | written(TEST) == files
+    assert list(written(tmp_path / TEST)) == [TEST_IMAGES]

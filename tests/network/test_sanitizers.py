@@ -11,6 +11,7 @@ import pytest
 from normlab.network import engine, library, networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
+from tests.faults.conftest import often
 from tests.network import harness
 from tests.network.harness import KINDS, plan_of
 
@@ -30,13 +31,15 @@ def test_no_step_and_no_prediction_leaves_its_memory(
     kind: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert CLANG
+    # To compile is nearly all that this takes, and of two -O the last would count.
+    monkeypatch.setattr(harness, "FLAGS", [flag for flag in harness.FLAGS if flag != "-O3"])
     run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
     monkeypatch.setattr(library, "run", run)
     rng = np.random.default_rng(0)
     padded = REFERENCE.with_padding(3, 1)
-    shapes = [REFERENCE, padded, *(random_architecture(rng) for _ in range(3))]
+    shapes = [REFERENCE, padded, *(random_architecture(rng) for _ in range(often(1, 3)))]
     for shape in shapes:
-        sizes = [1, 16, 127] if shape is REFERENCE else [5, 20]
+        sizes = [1, 16, 37] if shape is REFERENCE else [5, 20]
         for size, (variant, norm_params) in itertools.product(sizes, NORM_PARAMS):
             network = networks.build(variant, shape, **norm_params)
             networks.initialize(network, rng)

@@ -8,6 +8,7 @@ import pytest
 
 from stages import history
 from tests.pipeline.copies import git
+from tools.git import copy_history
 
 PARAMS, TABLE = Path("params.yaml"), Path("reports/groups.csv")
 SEEDS = [4_000_000_001, 4_000_000_002]
@@ -151,3 +152,19 @@ def test_without_a_history_nothing_can_be_seen(
     with pytest.raises(FileNotFoundError):
         subprocess.run(["git"], check=False)
     assert standing(tmp_path, monkeypatch) == "cannot be seen"
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(2, "cannot be seen"), (4, "registered")])
+def test_a_copy_sees_as_much_as_what_it_is_of(
+    depth: int, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("whole", "copy"):
+        (tmp_path / name).mkdir()
+    commit(tmp_path / "whole", other, other, register, run_trials)
+    words = ["--depth", str(depth), f"file://{tmp_path}/whole", str(tmp_path / "clone")]
+    git(tmp_path, "clone", "-q", *words)
+    git(tmp_path / "copy", "init", "-q")
+    (tmp_path / "copy/mine.txt").write_text("mine")
+    copy_history(tmp_path / "clone", tmp_path / "copy")
+    assert standing(tmp_path / "copy", monkeypatch) == expected
+    assert {path.name for path in (tmp_path / "copy").iterdir()} == {".git", "mine.txt"}

@@ -134,7 +134,7 @@ def test_limits_and_the_correction_are_told_with_the_tables_numbers(
     assert "The three verdicts are withdrawn." in said
     count = sections.easier(inputs)
     arms = f"of the studies\N{RIGHT SINGLE QUOTATION MARK} {count['arms']} arms"
-    assert f"below the test images in {count['below']} {arms}" in said
+    assert f"below the test images in {count['easier']} {arms}" in said
     none = report.render(inputs._replace(studies={}))
     section = re.search(r'<section id="limits">.*?</section>', none, re.DOTALL)
     assert section

@@ -18,6 +18,7 @@ from normlab import formatting
 from normlab.data.datasets import MNIST
 from normlab.errors import InputError
 from normlab.evidence import verdicts
+from normlab.report import answer
 from normlab.report import page as report
 from normlab.report.inputs import Inputs
 from stages import report as stage
@@ -129,33 +130,92 @@ def with_pairs(inputs: Inputs, **first: Any) -> Inputs:
     return inputs._replace(comparisons=[none[0] | first, *none[1:]])
 
 
-def test_the_answer_changes_with_the_numbers(inputs: Inputs) -> None:
+def test_the_comparisons_answer_changes_with_the_numbers(inputs: Inputs) -> None:
     count = formatting.number(len(inputs.variants))
     none = f"No difference in accuracy is shown between the {count}."
-    assert report.answer(with_pairs(inputs))[0] == none
+    assert answer.compared(with_pairs(inputs))[0] == none
     pair = inputs.comparisons[0]
     one, other = pair["label"], pair["other_label"]
     better = with_pairs(inputs, difference=0.004, low=0.001, high=0.007, verdict="better")
-    assert report.answer(better)[:2] == [
+    assert answer.compared(better)[:2] == [
         f"{one} is better than {formatting.within(other)} by 0.40 points of test accuracy "
         "(95 % interval 0.10 to 0.70).",
         "Between the others no difference is shown.",
     ]
     worse = with_pairs(inputs, difference=-0.004, low=-0.007, high=-0.001, verdict="worse")
-    said = report.answer(worse)[0]
+    said = answer.compared(worse)[0]
     assert said.startswith(f"{other} is better than {formatting.within(one)} by 0.40 ")
     assert said in report.readme(worse)
 
 
+def with_verdicts(inputs: Inputs, *verdicts: str, matters: bool = False) -> Inputs:
+    """The same, with these verdicts on the accuracies that the study of normalizations compares."""
+    findings, left = dict(inputs.findings), list(verdicts)
+    for name, finding in inputs.findings.items():
+        if (finding["study"], finding["quantity"]) == ("norms", "test accuracy"):
+            verdict = left.pop(0)
+            changed = {"verdict": verdict, "matters": matters and verdict == "supported"}
+            findings[name] = finding | changed | {"sentence": f"{name} is {verdict}."}
+    assert not left
+    return inputs._replace(findings=findings)
+
+
+def test_the_study_with_the_seeds_for_it_answers_first(inputs: Inputs) -> None:
+    alike = "no effect that matters"
+
+    def told(*verdicts: str, matters: bool = False) -> list[str]:
+        return answer.answer(with_verdicts(inputs, *verdicts, matters=matters))
+
+    own = inputs.study_params["norms"]
+    said = told(alike, alike, alike)
+    assert said[0] == "Whichever: no two of them differ by 0.1 points of test accuracy."
+    assert said[4] == f"So say {own['seeds']} seeds each, trained for {own['epochs']} epochs."
+    assert said[5:] == answer.compared(inputs)
+    said = told("open", "supported", alike, matters=True)
+    assert said[0].startswith("It matters which, if little: ")
+    assert said[0].endswith(" is supported.")
+    assert [sentence.rpartition(" is ")[2] for sentence in said[1:3]] == ["open.", f"{alike}."]
+    assert told("supported", "supported", "supported", matters=True)[0].startswith(
+        "It matters which: "
+    )
+    assert told("open", "supported", "contradicted")[0] == (
+        "It hardly matters which: that any two differ by 0.1 points of test accuracy is not shown."
+    )
+    assert told("open", alike, "open")[0] == (
+        "That it matters which, by 0.1 points of test accuracy, is neither shown nor excluded."
+    )
+    assert answer.settled(inputs._replace(findings={})) == []
+
+
+def test_claims_stand_beside_their_twins(inputs: Inputs) -> None:
+    assert all(row["other"] is None for row in answer.claims(inputs))
+    name, finding = next(iter(inputs.findings.items()))
+    twin = finding | {"study": "other", "verdict": "open", "sentence": "Not known there."}
+    own = inputs.study_params | {
+        "other": {**inputs.study_params["norms"], "dataset": "fashion_mnist"}
+    }
+    both = dict(inputs.findings) | {f"{name}_twin": twin}
+    paired = inputs._replace(findings=both, study_params=own)
+    first, *others = answer.claims(paired)
+    assert (first["name"], first["on"], first["on_other"]) == (name, "MNIST", "Fashion-MNIST")
+    assert first["other"] == twin
+    assert len(others) == len(inputs.findings) - 1
+    assert f"| **{finding['verdict']}** | **open** |" in report.readme(paired)
+    assert "| claim | MNIST | Fashion-MNIST | in plain words |" in report.readme(paired)
+
+
 def test_the_short_form_has_a_row_for_each_variant_pair_and_claim(inputs: Inputs) -> None:
     made = report.readme(inputs)
-    rows = [line.strip("| ").split(" | ") for line in made.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows if len(row) == 5][1:] == list(inputs.variants.values())
-    assert [row[3] for row in rows if len(row) == 4][1:] == [
-        pair["verdict"] for pair in inputs.comparisons
-    ]
-    assert [row[1:] for row in rows if len(row) == 3][1:] == [
-        [f"**{f['verdict']}**", f["sentence"]] for f in inputs.findings.values()
+    first, _, second = made.partition("## Claims")
+
+    def rows(part: str, cells: int) -> list[list[str]]:
+        lines = [line.strip("| ").split(" | ") for line in part.splitlines() if line[:2] == "| "]
+        return [line for line in lines if len(line) == cells][1:]
+
+    assert [row[0] for row in rows(first, 5)] == list(inputs.variants.values())
+    assert [row[3] for row in rows(first, 4)] == [pair["verdict"] for pair in inputs.comparisons]
+    assert [row[1:] for row in rows(second, 4)] == [
+        [f"**{f['verdict']}**", "—", f["sentence"]] for f in inputs.findings.values()
     ]
     assert made.endswith("\n")
     assert "\n\n\n" not in made

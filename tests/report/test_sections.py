@@ -2,6 +2,7 @@
 
 import pytest
 
+from normlab import formatting
 from normlab.data.datasets import FASHION_MNIST
 from normlab.report import charts, sections
 from normlab.report import page as report
@@ -10,17 +11,20 @@ from tests.report.test_page import text
 
 
 def with_accuracy(inputs: Inputs, study: str, label: str, accuracy: float) -> Inputs:
-    """The same, with another mean of one arm."""
+    """The same, with another mean test accuracy of one arm."""
+    return with_mean(inputs, study, label, "test_accuracy", accuracy)
+
+
+def with_mean(inputs: Inputs, study: str, label: str, measure: str, mean: float) -> Inputs:
     tables = inputs.studies[study]
     summary = tables.summary.copy()
-    summary.loc[
-        (summary["label"] == label) & (summary["measure"] == "test_accuracy"), ["mean", "low"]
-    ] = accuracy
+    rows = (summary["label"] == label) & (summary["measure"] == measure)
+    summary.loc[rows, ["mean", "low"]] = mean
     others = dict(inputs.studies) | {study: tables._replace(summary=summary)}
     return inputs._replace(studies=others)
 
 
-@pytest.mark.parametrize("study", ["l1", "layer_norm"])
+@pytest.mark.parametrize("study", ["l1", "norms"])
 def test_arms_are_shown_once_more_without_one_that_fails(inputs: Inputs, study: str) -> None:
     labels = inputs.studies[study].labels
     failed = with_accuracy(inputs, study, labels[0], 0.1)
@@ -37,7 +41,7 @@ def test_arms_are_shown_once_more_without_one_that_fails(inputs: Inputs, study: 
 
 
 def test_one_arm_without_an_error_does_not_set_the_others_apart(inputs: Inputs) -> None:
-    study, labels = "layer_norm", inputs.studies["layer_norm"].labels
+    study, labels = "norms", inputs.studies["norms"].labels
     perfect = with_accuracy(inputs, study, labels[0], 1.0)
     for label in labels[1:]:
         perfect = with_accuracy(perfect, study, label, 0.9991)
@@ -55,9 +59,9 @@ def test_arms_of_one_variant_have_shades_of_its_colour(inputs: Inputs) -> None:
 def test_sizes_are_told_where_they_differ(inputs: Inputs) -> None:
     told = {
         study: "parameters" in sections.any_study(study, inputs)[0].figures[0].numbers
-        for study in ("groups", "layer_norm")
+        for study in ("groups", "norms")
     }
-    assert told == {"groups": False, "layer_norm": True}
+    assert told == {"groups": False, "norms": True}
 
 
 def test_who_cannot_see_a_chart_is_told_its_numbers(inputs: Inputs) -> None:
@@ -72,23 +76,32 @@ def test_who_cannot_see_a_chart_is_told_its_numbers(inputs: Inputs) -> None:
 
 def test_a_reference_that_reported_nothing_of_a_variant_has_no_point(inputs: Inputs) -> None:
     nothing = inputs._replace(reported={})
-    chart = sections.replication("replication", nothing)[0].figures[0]
+    chart = sections.reference("reference", nothing)[0].figures[0]
     assert set(chart.numbers["The reference’s report"]) == {"—"}
     rows = [row for values in chart.spec["datasets"].values() for row in values]
     assert all(row["y_mean"] is None for row in rows if "reference" in row["series"])
 
 
-def test_arms_whose_validation_images_are_the_harder_are_counted(inputs: Inputs) -> None:
+def test_arms_for_which_the_test_images_are_the_easier_are_counted(inputs: Inputs) -> None:
     summaries = [tables.summary for tables in inputs.studies.values()]
-    measured = sum((one["measure"] == "val_accuracy").sum() for one in summaries)
     before = sections.easier(inputs)
-    assert before["arms"] == measured
-    easy = with_accuracy(inputs, "l1", inputs.studies["l1"].labels[0], 1.0)
-    hard = with_accuracy(inputs, "l1", inputs.studies["l1"].labels[0], 0.0)
-    assert sections.easier(easy)["below"] == sections.easier(hard)["below"] + 1
-    # The replication learns from all training images, and has no others to be measured on.
-    alone = inputs._replace(studies={"replication": inputs.studies["replication"]})
-    assert sections.easier(alone) == {"arms": 0, "below": 0}
+    assert before["arms"] == sum((one["measure"] == "easier").sum() for one in summaries)
+    label = inputs.studies["l1"].labels[0]
+    easy, hard = (with_mean(inputs, "l1", label, "easier", mean) for mean in (0.01, -0.01))
+    assert sections.easier(easy)["easier"] == sections.easier(hard)["easier"] + 1
+    assert sections.easier(inputs._replace(studies={})) == {"arms": 0, "easier": 0}
+
+
+def test_the_reference_is_shown_on_seen_and_unseen_images(inputs: Inputs) -> None:
+    (accuracy,) = sections.reference("reference", inputs)[0].figures
+    summary = inputs.studies["reference"].summary
+    for measure, title in sections.LESS.items():
+        means = summary[summary["measure"] == measure]["mean"].tolist()
+        cells = accuracy.numbers[f"{title}, points"].tolist()
+        assert all(
+            cell.startswith(formatting.points(mean))
+            for cell, mean in zip(cells, means, strict=True)
+        )
 
 
 @pytest.mark.parametrize("credited", [True, False])
