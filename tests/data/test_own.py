@@ -18,7 +18,6 @@ from stages import download
 from tests.data import letters
 from tests.data.conftest import NAMES, TEST_IMAGES, TEST_LABELS, TRAIN_IMAGES, TRAIN_LABELS
 
-TRAIN, TEST = (download.DATA / split for split in datasets.SPLITS)
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
@@ -243,7 +242,8 @@ def test_the_stage_writes_splits_that_know_what_they_are(
     with_dataset(tmp_path, str(folder) if absolute else "letters")
     download.main()
     record, contents = own.read(folder)
-    for split, directory in (("train", TRAIN), ("test", TEST)):
+    for split in datasets.SPLITS:
+        directory = download.DATA / split
         told = files.read_json(directory / datasets.DESCRIPTION)
         assert list(told["files"]) == list(datasets.SPLITS[split]), "nothing of the other split's"
         assert datasets.read(directory)._replace(files=record.files) == record

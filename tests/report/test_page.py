@@ -195,7 +195,7 @@ def test_claims_stand_beside_their_twins(inputs: Inputs) -> None:
         "other": {**inputs.study_params["norms"], "dataset": "fashion_mnist"}
     }
     both = dict(inputs.findings) | {f"{name}_twin": twin}
-    paired = inputs._replace(findings=both, study_params=own)
+    paired = inputs._replace(findings=both, study_params=inputs.study_params | {"other": other})
     first, *others = answer.claims(paired)
     assert (first["name"], first["on"], first["on_other"]) == (name, "MNIST", "Fashion-MNIST")
     assert first["other"] == twin
