@@ -191,9 +191,7 @@ def test_claims_stand_beside_their_twins(inputs: Inputs) -> None:
     assert all(row["other"] is None for row in answer.claims(inputs))
     name, finding = next(iter(inputs.findings.items()))
     twin = finding | {"study": "other", "verdict": "open", "sentence": "Not known there."}
-    own = inputs.study_params | {
-        "other": {**inputs.study_params["norms"], "dataset": "fashion_mnist"}
-    }
+    other = inputs.study_params["norms"] | {"dataset": "fashion_mnist"}
     both = dict(inputs.findings) | {f"{name}_twin": twin}
     paired = inputs._replace(findings=both, study_params=inputs.study_params | {"other": other})
     first, *others = answer.claims(paired)
