@@ -11,14 +11,11 @@ import pytest
 from normlab.network import engine, library, networks
 from normlab.network.architecture import REFERENCE, Architecture
 from normlab.network.compiled import Processor
-from tests.faults.conftest import often
 from tests.network import harness
 from tests.network.harness import KINDS, plan_of
 
 CLANG = shutil.which("clang-19")
 SANITIZERS = [
-    "-g",
-    "-O1",
     "-fsanitize=address,undefined",
     "-fno-sanitize-recover=all",
     "-fno-sanitize=alignment",  # rows of registers begin where a multiple of a register does
@@ -31,15 +28,15 @@ def test_no_step_and_no_prediction_leaves_its_memory(
     kind: Processor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert CLANG
-    # To compile is nearly all that this takes, and of two -O the last would count.
-    monkeypatch.setattr(harness, "FLAGS", [flag for flag in harness.FLAGS if flag != "-O3"])
+    # Of two -O the last counts; to optimize takes ten times as long as all that is run here.
+    monkeypatch.setattr(harness, "FLAGS", [*harness.FLAGS, "-O0"])
     run = harness.runner(tmp_path, kind, [CLANG, *SANITIZERS])
     monkeypatch.setattr(library, "run", run)
     rng = np.random.default_rng(0)
     padded = REFERENCE.with_padding(3, 1)
-    shapes = [REFERENCE, padded, *(random_architecture(rng) for _ in range(often(1, 3)))]
+    shapes = [REFERENCE, padded, *(random_architecture(rng) for _ in range(3))]
     for shape in shapes:
-        sizes = [1, 16, 37] if shape is REFERENCE else [5, 20]
+        sizes = [1, 16, 21] if shape is REFERENCE else [5, 20]
         for size, (variant, norm_params) in itertools.product(sizes, NORM_PARAMS):
             network = networks.build(variant, shape, **norm_params)
             networks.initialize(network, rng)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from dvc.repo import Repo
 from safetensors.numpy import load_file
 
 from tests.pipeline.copies import ROOT, TRAIN, change, copy, copy_of, run, set_params, stages_run
-from tests.pipeline.test_studies import BUDGET, everything
 
 PAGE = (ROOT / "docs/make-it-yours.md").read_text()
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("elsewhere")]
@@ -27,6 +27,14 @@ def insert(file: Path, text: str, before: str) -> None:
     content = file.read_text()
     assert content.count(before) == 1
     file.write_text(content.replace(before, text + before))
+
+
+def place_studies(project: Path) -> None:
+    """Put the committed results of the studies in place, so that no trial of theirs runs."""
+    for path in [*(ROOT / "studies/reports").iterdir(), ROOT / "studies/dvc.lock"]:
+        target = project / path.relative_to(ROOT)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
 
 
 def git_apply(project: Path, diff: str) -> None:
@@ -47,7 +55,7 @@ def models(project: Path) -> dict[str, bytes]:
 
 def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Path) -> None:
     copy(tmp_path)
-    change(tmp_path / "studies/params.yaml", BUDGET)
+    place_studies(tmp_path)
     networks = tmp_path / "normlab/network/networks.py"
     stage = block("yaml", "train_rms:")
     assert len(stage.splitlines()) <= 8
@@ -56,7 +64,8 @@ def test_a_fourth_normalization_is_a_function_its_entry_and_a_stage(tmp_path: Pa
     insert(networks, f"        {entry},\n", before="    )\n}\n")
     insert(tmp_path / "dvc.yaml", stage + "\n", before="  evaluate:\n")
 
-    assert "train_rms" in everything(tmp_path)
+    assert "train_rms" in stages_run(run(tmp_path, "dvc", "repro"))
+    run(tmp_path, "dvc", "repro", "reports/dvc.yaml")
     metrics = json.loads((tmp_path / "reports/metrics.json").read_text())
     assert list(metrics["accuracy"]) == ["bn_l1", "gn", "ln", "rms"]
     assert len(pd.read_csv(tmp_path / "reports/comparisons.csv")) == 6
@@ -111,6 +120,21 @@ def test_other_channels_are_a_line_and_the_known_answer(tmp_path: Path) -> None:
     assert set(counted["parameters"]) == {8 * 16}
 
 
+def test_a_study_is_a_section_and_its_stages(tmp_path: Path) -> None:
+    copy(tmp_path)
+    file = tmp_path / "studies/params.yaml"
+    file.write_text(f"{file.read_text()}\n{block('yaml', '# Layer norm: does')}")
+    change(file, {"decay": {"seeds": 2, "epochs": 1, "train_size": 100}})
+    git_apply(tmp_path, block("diff", "--- a/studies/dvc.yaml"))
+    ran = run(tmp_path, "dvc", "--cd", "studies", "repro", "score@decay")
+    assert stages_run(ran) == ["download@mnist", "decay", "score@decay"]
+    table = pd.read_csv(tmp_path / "studies/reports/decay.csv")
+    assert table["arm"].tolist() == ["ln_constant", "ln_constant", "ln_cosine", "ln_cosine"]
+    with Repo(str(tmp_path / "studies")) as repo:
+        (judge,) = (stage for stage in repo.index.stages if stage.name == "judge")
+    assert "reports/decay.csv" in {dep.def_path for dep in judge.deps}
+
+
 def test_a_claim_is_an_entry(tmp_path: Path) -> None:
     """Judged by the committed tables of the studies, no trial runs."""
     claims = (ROOT / "studies/claims.yaml").read_text()
@@ -118,14 +142,13 @@ def test_a_claim_is_an_entry(tmp_path: Path) -> None:
         "\n  new:\n    claim: Group norm with 7 groups is better than with 1\n    source: Us\n"
         "    study: groups\n    quantity: test_accuracy\n    subject: 7 groups instead of 1\n"
         "    test: contrast\n    direction: higher\n    smallest_effect: 0.001\n    contrast:\n"
-        "      - {weight: 1, gn_groups: 7}\n      - {weight: -1, gn_groups: 1}\n"
+        "      - {weight: 1, arm: seven}\n      - {weight: -1, arm: one}\n"
     )
     copy(tmp_path)
     (tmp_path / "studies/claims.yaml").write_text(claims)
-    for table in [*(ROOT / "studies/reports").glob("*.csv"), ROOT / "reports/parameters.csv"]:
-        target = tmp_path / table.relative_to(ROOT)
-        target.parent.mkdir(exist_ok=True)
-        target.write_bytes(table.read_bytes())
+    place_studies(tmp_path)
+    counted = "reports/parameters.csv"
+    (tmp_path / counted).write_bytes((ROOT / counted).read_bytes())
     ran = run(tmp_path, "dvc", "--cd", "studies", "repro", "--single-item", "judge")
     assert stages_run(ran) == ["judge"]
     assert pd.read_csv(tmp_path / "studies/reports/findings.csv")["name"].iloc[-1] == "new"

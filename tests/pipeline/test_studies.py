@@ -203,12 +203,12 @@ class StoppedError(Exception):
 def test_params_are_the_keys_read(
     committed: Path, script: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(*_: object) -> None:
+    def stop(*_: object, **__: object) -> None:
         raise StoppedError
 
     monkeypatch.chdir(committed / "studies")
     monkeypatch.setattr(trials, "run", stop)
-    monkeypatch.setattr(evaluation, "score_all", stop)
+    monkeypatch.setattr(evaluation, "score_apart", stop)
     base, own = params.load(study.PARAMS), studies.load(study.OWN)
     read = {}
     for name in STUDIES:

@@ -1,6 +1,9 @@
 """The page of the committed tables, which the tests of the report look at."""
 
+import json
 import os
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +13,27 @@ import pytest
 
 from normlab import files
 from normlab.data import datasets
-from normlab.report import figure_tables
+from normlab.report import charts, figure_tables
 from normlab.report import page as report
 from normlab.report.inputs import Inputs
 from stages import report as stage
 
 ROOT = Path(__file__).parents[2]
 BLANK = np.arange(784, dtype=np.uint8).reshape(28, 28)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _each_chart_drawn_once() -> Iterator[None]:
+    """Pages are made many times here, and half of that is to draw the same pictures."""
+    draw = charts.picture
+
+    @cache
+    def drawn(spec: str) -> str:
+        return draw(json.loads(spec))
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(charts, "picture", lambda spec: drawn(json.dumps(spec)))
+        yield
 
 
 def read() -> Inputs:

@@ -29,7 +29,7 @@ if sys.argv[2] == "pytorch":
     plans.plan = lambda *_: plans.Unsupported("what it is told not to")
 def peak():  # not getrusage's, which begins with that of the process it was forked from
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) * 1024
-count = 1500
+count = 1000
 zeros = np.zeros((count, 28, 28), np.uint8), np.zeros(count, np.uint8)
 recipe = make_recipe(sys.argv[1], batch_size=count)
 start = trial.start(recipe, 0)
