@@ -22,7 +22,7 @@ from tests.faults.rehearsal import (
     Stages,
     age,
     content,
-    leave_few_claims,
+    leave_out_trends,
     outputs,
     spread,
     whole,
@@ -104,7 +104,7 @@ def fill(folder: Path) -> Path:
     for name in read:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes((ROOT / name).read_bytes())
-    leave_few_claims(own / "claims.yaml")
+    leave_out_trends(own / "claims.yaml")
     (own / "reports").mkdir()
     for name in studies.load(own / "params.yaml"):
         table = f"reports/{name}.csv"
