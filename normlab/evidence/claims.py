@@ -144,9 +144,10 @@ def _tested(
 
 
 def _error_ratio(claim: Claim, question: Question, trials: Trials, least: float) -> dict[str, Any]:
-    """Judge accuracies once more, as ratios of errors; not where a trial makes none."""
+    """Judge accuracies once more, as ratios of errors; not of one arm, or where there are none."""
     errors = [1 - arm for arm in trials.arms]
-    if claim.quantity != "test_accuracy" or any(error.min() <= 0 for error in errors):
+    alone = len(errors) == 1
+    if claim.quantity != "test_accuracy" or alone or any(error.min() <= 0 for error in errors):
         return {}
     logs = [np.array([math.log(error) for error in arm.tolist()]) for arm in errors]
     question = question._replace(sign=-question.sign, least=least)

@@ -144,10 +144,12 @@ def load(path: Path) -> File:
         if claim.quantity not in speaks:
             got = f"{claim.quantity} for a {claim.test}"
             raise InputError(f"{path}: {name}.quantity: got {got}, allowed: {' or '.join(speaks)}")
-        least_of = [claim.smallest_effect, *([claim.twin.smallest_effect] if claim.twin else [])]
-        if claim.quantity in FACTORS and any(one is not None and one <= 1 for one in least_of):
-            least = f"{claim.smallest_effect:g}"
-            raise InputError(f"{path}: {name}.smallest_effect: got {least}, allowed: above 1")
+        least = {"smallest_effect": claim.smallest_effect}
+        if claim.twin and claim.twin.smallest_effect is not None:
+            least["twin.smallest_effect"] = claim.twin.smallest_effect
+        for key, value in least.items():
+            if claim.quantity in FACTORS and value <= 1:
+                raise InputError(f"{path}: {name}.{key}: got {value:g}, allowed: above 1")
         if claim.than and terms != 1:
             got = f"{claim.than:g} for {terms} terms"
             raise InputError(f"{path}: {name}.than: got {got}, allowed: for a contrast of one")

@@ -84,7 +84,7 @@ STANDINGS = {"registered", "post hoc", "cannot be seen"}
         (
             "smallest_effect: 2\n",
             "smallest_effect: 2\n    twin: {study: l1, smallest_effect: 1.0}\n",
-            ", allowed: above 1",
+            "ln_parameters.twin.smallest_effect: got 1, allowed: above 1",
         ),
     ],
 )
