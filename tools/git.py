@@ -44,5 +44,7 @@ def copy_history(root: Path, folder: Path) -> None:
 
     Its files stay as they are. `judge` asks the history which claims were registered.
     """
+    if not git("rev-list", "--all", "--max-count=1", folder=root):
+        return
     git("fetch", "--quiet", "--update-shallow", str(root.resolve()), "HEAD", folder=folder)
     git("update-ref", "HEAD", "FETCH_HEAD", folder=folder)

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,11 @@ from tests.faults.rehearsal import prepare
 from tests.pipeline.copies import git, heed, set_params
 
 LINE = "ended by {}: a training goes on from here when it is run again"
+# A signal may come while the garbage collector calls Dask back, and Python tells that what is raised
+# there gets no further. The stage ends all the same.
+IN_COLLECTION = re.compile(
+    r"(?s)Exception ignored in: <bound method \w+\._gc_callback.*?\nKeyboardInterrupt:? ?\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +111,7 @@ def test_a_stage_that_is_terminated_ends_its_workers(
         said = process.communicate(timeout=60)[1]
         assert process.returncode == 128 + number
         assert said.rstrip().endswith(LINE.format(number.name))
-        assert "Traceback" not in said
+        assert "Traceback" not in IN_COLLECTION.sub("", said)
         assert not psutil.wait_procs(running, timeout=30)[1]
         assert kept(long)
         fault.refused()
@@ -122,7 +128,7 @@ def test_no_stage_outlives_its_dvc(long: Path, number: signal.Signals, injected:
             said = process.communicate(timeout=60)[1]
             assert not psutil.wait_procs(running, timeout=30)[1]
             assert said.rstrip().endswith(LINE.format("SIGTERM"))
-            assert "Traceback" not in said
+            assert "Traceback" not in IN_COLLECTION.sub("", said)
             assert kept(long)
             fault.refused()
 

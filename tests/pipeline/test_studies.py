@@ -51,12 +51,14 @@ def everything(project: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def project(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def project(template: Path, scheduler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project with its pipeline run; then all else, once from nothing."""
     folder = tmp_path_factory.mktemp("studies")
     shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
     change(folder / "studies/params.yaml", BUDGET)
-    ran = everything(folder)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
+        ran = everything(folder)
     assert sorted(ran) == sorted(
         [
             *("download@mnist", *STUDIES, *(f"score@{name}" for name in STUDIES), "judge"),
@@ -237,10 +239,7 @@ def test_params_are_the_keys_read(
         assert declared == {"studies": sections, committed.name: of_base}
 
 
-def test_forced_again_elsewhere_the_lock_and_the_reports_stay(
-    committed: Path, scheduler: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
+def test_forced_again_on_another_cluster_the_lock_and_the_reports_stay(committed: Path) -> None:
     again = ["norms", "score@norms", "judge"]
     ran = run(committed, "dvc", "--cd", "studies", "repro", "--force", "--single-item", *again)
     assert stages_run(ran) == again
