@@ -18,8 +18,8 @@ from tests.faults.rehearsal import prepare
 from tests.pipeline.copies import git, heed, set_params
 
 LINE = "ended by {}: a training goes on from here when it is run again"
-# A signal may come while the garbage collector calls Dask back, and Python tells that what is raised
-# there gets no further. The stage ends all the same.
+# A signal may come while the garbage collector calls Dask back, and Python tells that what this
+# raises gets no further. The stage ends all the same.
 IN_COLLECTION = re.compile(
     r"(?s)Exception ignored in: <bound method \w+\._gc_callback.*?\nKeyboardInterrupt:? ?\n"
 )
