@@ -21,6 +21,7 @@ from markupsafe import Markup
 from matplotlib.image import imsave
 
 from normlab import formatting as fmt
+from normlab.data import datasets
 from normlab.evidence import verdicts
 from normlab.network.architecture import REFERENCE
 from normlab.report import answer as answers
@@ -69,6 +70,7 @@ def render(inputs: Inputs) -> str:
         parameters=sections.parameter_figure(inputs, series),
         findings={name: row | {"drawn": effect(row)} for name, row in found.items()},
         claims=answers.claims(inputs),
+        datasets=datasets.known(),
         groups=norm_axes.group_counts(inputs.study_params),
         standings=Counter(finding["registration"] for finding in found.values()),
         easier=sections.easier(inputs),

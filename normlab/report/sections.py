@@ -192,10 +192,7 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
         means.append(placed[1])
         numbers[kind] = [_estimate(row) for row in tables.measured(measure)]
     numbers[reported] = [fmt.percent(accuracy) for accuracy in said]
-    for measure, told in (
-        ("optimism", "learnt from less set apart"),
-        ("easier", "test less set apart"),
-    ):
+    for measure, told in LESS.items():
         numbers[f"{told}, points"] = [
             _estimate(row, fmt.points) for row in tables.measured(measure)
         ]
