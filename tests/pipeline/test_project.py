@@ -48,6 +48,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 GROUPS = PROJECT["dependency-groups"]
 DEVELOPMENT = [item for item in GROUPS["dev"] if isinstance(item, str)]
 STUDIES = ["norms", "groups", "l1", "batch_size", "reference"]
+STUDIES += ["norms_fashion", "groups_fashion", "l1_fashion"]
 
 
 def own_module(name: str) -> str | None:
@@ -146,12 +147,12 @@ def test_no_stage_that_trains_depends_on_test_images() -> None:
     own = [f"studies/{study}" for study in STUDIES]
     assert training == ["train_bn_l1", "train_gn", "train_ln", *own]
     for name in training:
-        of = "mnist/" if name in own else ""
+        of = "fashion_mnist/" if "fashion" in name else "mnist/" if name in own else ""
         deps = STAGES[name]["deps"]
         data = [d for d in deps if not d.startswith(("normlab/", "stages/"))]
         others = ["models/norms", "reports/norms_history.csv"]
         assert data[0] == f"data/{of}train"
-        assert data[1:] in ([], others)
+        assert [d.replace("_fashion", "") for d in data[1:]] in ([], others)
 
 
 def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
@@ -167,7 +168,8 @@ def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
 
 def test_every_stage_is_described_and_the_stages_are_these() -> None:
     trained = ["train_bn_l1", "train_gn", "train_ln"]
-    own = ["download@mnist", *STUDIES, *(f"score@{study}" for study in STUDIES), "judge"]
+    downloads = ["download@mnist", "download@fashion_mnist"]
+    own = [*downloads, *STUDIES, *(f"score@{study}" for study in STUDIES), "judge"]
     assert list(STAGES) == [
         *("download", *trained, "evaluate", "plot"),
         *(f"studies/{name}" for name in own),
