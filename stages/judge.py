@@ -31,11 +31,10 @@ TRIALS, LAYERS = "study variant arm seed test_accuracy", "study variant layer pa
 def main() -> None:
     """Judge all claims; write the findings as a table, and the metrics."""
     told, own = declared.load(CLAIMS), studies.load(OWN)
-    every = told.with_twins()
-    tables = {study: trials(study, own) for study in own}
+    every = told.every()
     layers = files.read_table(PARAMETERS, LAYERS)
     try:
-        found = claims.judge(every, told.smallest_error_ratio, tables, layers)
+        found = claims.judge(every, told.smallest_error_ratio, tables(every, own), layers)
     except InputError as error:
         raise InputError(f"{CLAIMS}: {error}") from None
     known = standings(every, own)
@@ -45,6 +44,12 @@ def main() -> None:
         print("registrations cannot be seen: this clone lacks their part of Git's history")
     files.write_table(FINDINGS, claims.table(found))
     files.write_metrics(METRICS, claims.metrics(found))
+
+
+def tables(every: Mapping[str, Claim], own: Studies) -> dict[str, pd.DataFrame]:
+    """Read the table of each study that is spoken of; those that choose rates have none."""
+    spoken_of = {claim.study for claim in every.values()}
+    return {study: trials(study, own) for study in own if study in spoken_of}
 
 
 def trials(study: str, own: Studies) -> pd.DataFrame:

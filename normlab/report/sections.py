@@ -7,6 +7,8 @@ import pandas as pd
 from markupsafe import Markup
 
 from normlab import formatting as fmt
+from normlab.data import datasets
+from normlab.evidence import rates
 from normlab.report import charts, figure_tables, looks
 from normlab.report.inputs import Inputs, records
 from normlab.report.looks import Series
@@ -18,10 +20,15 @@ TITLES = {
     "l1": "How large a penalty?",
     "batch_size": "How small a batch?",
     "reference": "What did the reference measure?",
+    "tuned_1k": "Which, on 1,000 images?",
+    "tuned_10k": "Which, on 10,000 images, by batch size?",
+    "tuned_55k": "Which, on all images?",
 }
 """Of the studies; one that is not among them goes by its name."""
+AGAIN = "_fashion"
+"""What the name of a study ends with that is another's once more, on other images."""
 BY = {"groups": "number of groups", "l1": "λ", "norms": "normalization"}
-"""What the arms of a study differ in."""
+BY |= dict.fromkeys(("tuned_1k", "tuned_55k"), "normalization")
 LESS = {"optimism": "learnt from less set apart", "easier": "test less set apart"}
 """Differences of accuracies, in words."""
 
@@ -103,16 +110,23 @@ def parameter_figure(inputs: Inputs, series: list[Series]) -> Figure:
 
 
 def studies(inputs: Inputs) -> list[dict[str, Any]]:
-    """Gather what the page says of every study; there are no blocks of one that was not run."""
-    images = inputs.dataset.training_images
+    """Gather what the page says of every study; there are no blocks of one that was not run.
+
+    Those that choose learning rates are told of beside the studies that use them.
+    """
+    images, known = inputs.dataset.training_images, datasets.known()
     parts = []
     for study, own in inputs.study_params.items():
-        draw = FIGURES.get(study, any_study)
+        if study.startswith(rates.SEARCH):
+            continue
+        kind = study.removesuffix(AGAIN)
+        draw, title = FIGURES.get(kind, any_study), TITLES.get(kind, study)
         size = own["train_size"] or images - inputs.params["val_size"]
         parts.append(
             {
                 "name": study,
-                "title": TITLES.get(study, study),
+                "kind": kind,
+                "title": title if kind == study else f"{title} On {known[own['dataset']].name}",
                 "blocks": draw(study, inputs) if study in inputs.studies else [],
                 "findings": [
                     name for name, row in inputs.findings.items() if row["study"] == study
@@ -138,7 +152,7 @@ def any_study(study: str, inputs: Inputs) -> list[Block]:
         series = looks.ordered(tables.labels, known.index(variant) if variant in known else 0)
     else:
         series = looks.named(tables.labels)
-    beside = BESIDE.get(study, convergence)
+    beside = BESIDE.get(study.removesuffix(AGAIN), convergence)
     blocks = [Block([by_arm(study, inputs, series), beside(study, inputs, series)], series)]
     errors = [1 - row["mean"] for row in tables.measured("test_accuracy")]
     enough = NEAR * max(1e-4, min(errors))
@@ -155,7 +169,7 @@ def sizes(study: str, inputs: Inputs) -> list[Block]:
     tables = inputs.studies[study]
     means = figure_tables.by_size(tables.summary, "test_accuracy", "batch_size")
     series = looks.named(tables.labels)
-    cells = means.assign(text=[_estimate(row) for row in records(means)])
+    cells = means.assign(text=[estimate(row) for row in records(means)])
     numbers = _crossed(cells.rename(columns={"size": "batch"}), "batch", "text", series)
     chart = charts.by_size(means, series, "images in a batch, log scale")
     return [
@@ -190,12 +204,10 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
         placed = [table.assign(series=kind, at=table["at"] + shift) for table in own]
         points.append(placed[0])
         means.append(placed[1])
-        numbers[kind] = [_estimate(row) for row in tables.measured(measure)]
+        numbers[kind] = [estimate(row) for row in tables.measured(measure)]
     numbers[reported] = [fmt.percent(accuracy) for accuracy in said]
     for measure, told in LESS.items():
-        numbers[f"{told}, points"] = [
-            _estimate(row, fmt.points) for row in tables.measured(measure)
-        ]
+        numbers[f"{told}, points"] = [estimate(row, fmt.points) for row in tables.measured(measure)]
     chart = charts.dots(pd.concat(points), pd.concat(means), series, tables.labels)
     accuracy = Figure(f"{study}_accuracy", "Accuracy by the reference’s recipe", chart, numbers)
     arms = looks.named(tables.labels)
@@ -204,14 +216,20 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
 
 FIGURES: dict[str, Callable[[str, Inputs], list[Block]]] = {
     "batch_size": sizes,
+    "tuned_10k": sizes,
     "reference": reference,
 }
 """What is drawn of the studies that are not like any other."""
 
 
+def by_what(study: str) -> str:
+    """Say what the arms of a study differ in."""
+    return BY.get(study.removesuffix(AGAIN), "arm")
+
+
 def by_arm(study: str, inputs: Inputs, series: list[Series], without: str = "") -> Figure:
     """Draw the test accuracy of the arms in `series`, with their sizes where these differ."""
-    tables, by = inputs.studies[study], BY.get(study, "arm")
+    tables, by = inputs.studies[study], by_what(study)
     labels = [one.label for one in series]
     summary = tables.summary[tables.summary["label"].isin(labels)]
     points, means = figure_tables.accuracies(tables.trials, summary, "test_accuracy")
@@ -231,7 +249,7 @@ def convergence(study: str, inputs: Inputs, series: list[Series], without: str =
     history = inputs.studies[study].history
     shown = history[history["series"].isin([one.label for one in series])]
     table = figure_tables.spread(shown, "val_accuracy")
-    by = BY.get(study, "arm")
+    by = by_what(study)
     title = f"Accuracy on validation images by {by}{without and ', '}{without}"
     name = f"{study}{'_near' if without else ''}_convergence"
     return curve_figure(name, title, table, series, "accuracy")
@@ -239,7 +257,7 @@ def convergence(study: str, inputs: Inputs, series: list[Series], without: str =
 
 def weights(study: str, inputs: Inputs, series: list[Series]) -> Figure:
     """Draw how the arms' weights are distributed."""
-    tables, by = inputs.studies[study], BY.get(study, "arm")
+    tables, by = inputs.studies[study], by_what(study)
     small = tables.summary[tables.summary["measure"] == "small_weights"]
     return Figure(
         f"{study}_weights",
@@ -271,5 +289,6 @@ def _estimates(means: pd.DataFrame, by: str, title: str = "mean") -> pd.DataFram
     return pd.DataFrame(texts, index=pd.Index(means["series"], name=by))
 
 
-def _estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
+def estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
+    """Write a mean and its interval."""
     return f"{text(row['mean'])} ({fmt.interval(row['low'], row['high'], text)})"

@@ -64,10 +64,13 @@ def change(path: Path, values: Mapping[str, Mapping[str, object]]) -> None:
     path.write_text(json.dumps({**before, **sections}, indent=2))
 
 
-def leave_out_fashion(folder: Path) -> None:
-    """Take the studies of Fashion-MNIST out of a copy: others are declared and run alike.
+LEFT_OUT = ("fashion", "rates", "tuned", "choose")
 
-    It is another 31 MB to be fetched.
+
+def leave_out(folder: Path) -> None:
+    """Take studies out of a copy that are declared and run as the others are.
+
+    Fashion-MNIST is another 31 MB to be fetched, and rates are chosen by hundreds of trials.
     """
     yaml = YAML()
     yaml.width = 1000
@@ -82,7 +85,10 @@ def leave_out_fashion(folder: Path) -> None:
             _without(stages["judge"]["params"])
             _without(stages)
         elif name == "claims":
-            for claim in values["claims"].values():
+            claims = values["claims"]
+            for name in [name for name in claims if "places" in claims[name]]:
+                del claims[name]
+            for claim in claims.values():
                 claim.pop("twin", None)
         else:
             _without(values)
@@ -90,7 +96,7 @@ def leave_out_fashion(folder: Path) -> None:
 
 
 def _without(values: Any) -> None:
-    for one in [one for one in values if "fashion" in str(one)]:
+    for one in [one for one in values if any(word in str(one) for word in LEFT_OUT)]:
         values.pop(one) if isinstance(values, dict) else values.remove(one)
 
 
@@ -193,7 +199,7 @@ def copy(folder: Path, images: Mapping[str, int] | None = IMAGES) -> None:
         return not made or name == "reports/dvc.yaml"
 
     copy_known(ROOT, folder, wanted)
-    leave_out_fashion(folder)
+    leave_out(folder)
     files = data() if images is None else first(images)
     pin(folder, files)
     place_data(folder, files)
