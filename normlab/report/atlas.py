@@ -57,7 +57,7 @@ def blocks(inputs: Inputs) -> list[Block]:
     if not known:
         return []
     series = looks.named(inputs.studies[known[0][0]].labels)
-    points, means, numbers = [], [], {}
+    points, means, ticks, numbers = [], [], [], {}
     aside = {one.label: 0.28 * (place - (len(series) - 1) / 2) for place, one in enumerate(series)}
     for at, (study, batch) in enumerate(known):
         tables = inputs.studies[study]
@@ -68,10 +68,12 @@ def blocks(inputs: Inputs) -> list[Block]:
         points.append(small.assign(at=small["series"].map(middle) + off))
         means.append(large.assign(at=large["series"].map(middle)))
         texts = {row["series"]: sections.estimate(row) for row in records(large)}
+        ticks.append("{:,}\nby {}".format(*_sizes(inputs, study, batch)))
         numbers[_name(inputs, study, batch)] = {one.label: texts[one.label] for one in series}
     table = pd.DataFrame.from_dict(numbers, orient="index").rename_axis("trained on")
-    chart = charts.dots(pd.concat(points), pd.concat(means), series, list(numbers))
-    drawn = Figure("atlas_accuracy", "Test accuracy, each with its own rate", chart, table)
+    chart = charts.dots(pd.concat(points), pd.concat(means), series, ticks)
+    title = "Test accuracy by number of images and size of batches"
+    drawn = Figure("atlas_accuracy", title, chart, table)
     return [Block([drawn], series)]
 
 
@@ -88,10 +90,13 @@ def _rows(table: pd.DataFrame, batch: int | None) -> pd.DataFrame:
 
 
 def _name(inputs: Inputs, study: str, batch: int | None) -> str:
+    return "{:,} images, batches of {}".format(*_sizes(inputs, study, batch))
+
+
+def _sizes(inputs: Inputs, study: str, batch: int | None) -> tuple[int, int]:
     own = inputs.study_params[study]
     size = own["train_size"] or inputs.dataset.training_images - inputs.params["val_size"]
-    batch = batch or own["recipe"].get("batch_size", inputs.params["batch_size"])
-    return f"{size:,} images, batches of {batch}"
+    return size, batch or own["recipe"].get("batch_size", inputs.params["batch_size"])
 
 
 def _estimates(inputs: Inputs, study: str, batch: int | None) -> Iterator[Row]:

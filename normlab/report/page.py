@@ -53,6 +53,8 @@ def render(inputs: Inputs) -> str:
     series, found = looks.named(inputs.variants.values()), inputs.findings
     architecture = REFERENCE._replace(**inputs.dataset.asks)
     groups, batch = inputs.params["gn_groups"], inputs.params["batch_size"]
+    known = datasets.known()
+    ran = [inputs.study_params[study]["dataset"] for study in inputs.studies]
     environment = _environment()
     environment.filters["link"] = lambda study: (
         study if study in inputs.study_params else "parameters"
@@ -73,7 +75,8 @@ def render(inputs: Inputs) -> str:
         places=atlas.places(inputs),
         atlas=atlas.blocks(inputs),
         by_either_rule=atlas.by_either_rule(inputs),
-        datasets=datasets.known(),
+        datasets=known,
+        names=list(dict.fromkeys([inputs.dataset.name, *(known[d].name for d in ran)])),
         groups=norm_axes.group_counts(inputs.study_params),
         standings=Counter(finding["registration"] for finding in found.values()),
         easier=sections.easier(inputs),
