@@ -138,13 +138,12 @@ def by_either_rule(inputs: Inputs) -> list[str]:
         own = inputs.findings.get(declared.twin_of(name))
         if own is None or not own["study"].startswith(rates.TUNED):
             continue
-        verdicts = finding["verdict"], own["verdict"]
-        told = f"“{finding['claim']}” ({finding['source']}) is {verdicts[0]}"
-        if verdicts[0] == verdicts[1]:
-            said.append(f"{told} by either rule.")
-        else:
-            said.append(
-                f"{told} where the rate is in proportion to the batch, and {verdicts[1]} where "
-                "each has the rate that suits it: the rule makes the difference."
-            )
+        by_batch, by_itself = finding["verdict"], own["verdict"]
+        told = f"“{finding['claim']}” ({finding['source']}): {by_batch}"
+        if by_batch == by_itself:
+            said.append(f"{told}, whichever rule gives the rate.")
+            continue
+        told += f" where the rate is in proportion to the batch, {by_itself} where each has its own"
+        settled = "open" not in (by_batch, by_itself)
+        said.append(f"{told}{': the rule makes the difference' if settled else ''}.")
     return said
