@@ -55,12 +55,12 @@ def test_an_unknown_study_is_named(project: Path) -> None:
 
 
 def test_what_the_studies_read_is_what_a_registration_holds() -> None:
-    """What their stages declare of the pipeline's parameters, without the machine's."""
+    """What the stages declare of the pipeline's parameters, without the machine's."""
     stages = params.mapping(ROOT / "studies/dvc.yaml")["stages"]
     declared_keys = {
         key
-        for name in studies.load(ROOT / "studies/params.yaml")
-        for entry in stages[name]["params"]
+        for stage in stages.values()
+        for entry in stage.get("do", stage).get("params", [])
         if isinstance(entry, dict)
         for key in entry["../params.yaml"]
     }
