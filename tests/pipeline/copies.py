@@ -68,7 +68,7 @@ LEFT_OUT = ("fashion", "rates", "tuned", "choose")
 
 
 def leave_out(folder: Path) -> None:
-    """Take studies out of a copy that are declared and run as the others are.
+    """Take studies out of a copy, whose others are to be run: these are run as those are.
 
     Fashion-MNIST is another 31 MB to be fetched, and rates are chosen by hundreds of trials.
     """
@@ -199,7 +199,6 @@ def copy(folder: Path, images: Mapping[str, int] | None = IMAGES) -> None:
         return not made or name == "reports/dvc.yaml"
 
     copy_known(ROOT, folder, wanted)
-    leave_out(folder)
     files = data() if images is None else first(images)
     pin(folder, files)
     place_data(folder, files)

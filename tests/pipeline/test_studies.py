@@ -29,6 +29,7 @@ from tests.pipeline.copies import (
     change,
     clone_of,
     git,
+    leave_out,
     link_environment,
     make,
     run,
@@ -54,6 +55,7 @@ def project(template: Path, scheduler: str, tmp_path_factory: pytest.TempPathFac
     """A copy of the project with its pipeline run; then all else, once from nothing."""
     folder = tmp_path_factory.mktemp("studies")
     shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
+    leave_out(folder)
     change(folder / "studies/params.yaml", BUDGET)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
