@@ -80,7 +80,7 @@ def blocks(inputs: Inputs) -> list[Block]:
 def _known(inputs: Inputs) -> Iterator[tuple[str, int | None]]:
     """Yield each place, a study and perhaps a size of batches in it."""
     for study, tables in inputs.studies.items():
-        if study.startswith(rates.TUNED):
+        if study.startswith(rates.TUNED) and len(inputs.rates):
             sizes = tables.summary.get("batch_size")
             yield from ((study, size) for size in ([None] if sizes is None else sizes.unique()))
 

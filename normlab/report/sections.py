@@ -178,11 +178,16 @@ def sizes(study: str, inputs: Inputs) -> list[Block]:
 
 
 def easier(inputs: Inputs) -> dict[str, int]:
-    """Count the arms of the studies for which the test images are the easier ones.
+    """Count the arms of the studies of MNIST for which the test images are the easier ones.
 
     They are compared with images of the training split that no trial counted has learnt from.
     """
-    means = [row["mean"] for tables in inputs.studies.values() for row in tables.measured("easier")]
+    own = [
+        tables
+        for study, tables in inputs.studies.items()
+        if inputs.study_params[study]["dataset"] == "mnist"
+    ]
+    means = [row["mean"] for tables in own for row in tables.measured("easier")]
     return {"arms": len(means), "easier": sum(mean > 0 for mean in means)}
 
 

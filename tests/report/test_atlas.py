@@ -76,6 +76,7 @@ def test_the_page_shows_every_place_and_leaves_the_section_out_without_any(
             assert f'<a href="#finding-{pair["name"]}">' in section
     assert atlas.places(inputs._replace(studies={})) == []
     assert atlas.blocks(inputs._replace(studies={})) == []
+    assert atlas.places(inputs._replace(rates=inputs.rates[:0])) == []
 
 
 def with_verdict(inputs: Inputs, name: str, verdict: str) -> Inputs:
