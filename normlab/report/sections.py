@@ -20,15 +20,12 @@ TITLES = {
     "l1": "How large a penalty?",
     "batch_size": "How small a batch?",
     "reference": "What did the reference measure?",
-    "tuned_1k": "Which, on 1,000 images?",
-    "tuned_10k": "Which, on 10,000 images, by batch size?",
-    "tuned_55k": "Which, on all images?",
 }
 """Of the studies; one that is not among them goes by its name."""
 AGAIN = "_fashion"
 """What the name of a study ends with that is another's once more, on other images."""
 BY = {"groups": "number of groups", "l1": "λ", "norms": "normalization"}
-BY |= dict.fromkeys(("tuned_1k", "tuned_55k"), "normalization")
+"""What the arms of a study differ in."""
 LESS = {"optimism": "learnt from less set apart", "easier": "test less set apart"}
 """Differences of accuracies, in words."""
 
@@ -112,7 +109,7 @@ def parameter_figure(inputs: Inputs, series: list[Series]) -> Figure:
 def studies(inputs: Inputs) -> list[dict[str, Any]]:
     """Gather what the page says of every study; there are no blocks of one that was not run.
 
-    Those that choose learning rates are told of beside the studies that use them.
+    Those that choose learning rates are not scored, and left out.
     """
     images, known = inputs.dataset.training_images, datasets.known()
     parts = []
@@ -221,7 +218,6 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
 
 FIGURES: dict[str, Callable[[str, Inputs], list[Block]]] = {
     "batch_size": sizes,
-    "tuned_10k": sizes,
     "reference": reference,
 }
 """What is drawn of the studies that are not like any other."""
