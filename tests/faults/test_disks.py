@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from normlab import studies
+from normlab.evidence import rates
 from tests.faults.conftest import MANY, Injected, often
 from tests.faults.rehearsal import (
     OLD,
@@ -107,6 +108,8 @@ def fill(folder: Path) -> Path:
     leave_out_trends(own / "claims.yaml")
     (own / "reports").mkdir()
     for name in studies.load(own / "params.yaml"):
+        if name.startswith(rates.SEARCH):
+            continue
         table = f"reports/{name}.csv"
         (own / table).write_bytes((ROOT / "studies" / table).read_bytes())
     (own / "reports/findings.csv").write_bytes(OLD)
