@@ -166,7 +166,7 @@ def sizes(study: str, inputs: Inputs) -> list[Block]:
     tables = inputs.studies[study]
     means = figure_tables.by_size(tables.summary, "test_accuracy", "batch_size")
     series = looks.named(tables.labels)
-    cells = means.assign(text=[estimate(row) for row in records(means)])
+    cells = means.assign(text=[_estimate(row) for row in records(means)])
     numbers = _crossed(cells.rename(columns={"size": "batch"}), "batch", "text", series)
     chart = charts.by_size(means, series, "images in a batch, log scale")
     return [
@@ -206,10 +206,12 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
         placed = [table.assign(series=kind, at=table["at"] + shift) for table in own]
         points.append(placed[0])
         means.append(placed[1])
-        numbers[kind] = [estimate(row) for row in tables.measured(measure)]
+        numbers[kind] = [_estimate(row) for row in tables.measured(measure)]
     numbers[reported] = [fmt.percent(accuracy) for accuracy in said]
     for measure, told in LESS.items():
-        numbers[f"{told}, points"] = [estimate(row, fmt.points) for row in tables.measured(measure)]
+        numbers[f"{told}, points"] = [
+            _estimate(row, fmt.points) for row in tables.measured(measure)
+        ]
     chart = charts.dots(pd.concat(points), pd.concat(means), series, tables.labels)
     accuracy = Figure(f"{study}_accuracy", "Accuracy by the reference’s recipe", chart, numbers)
     arms = looks.named(tables.labels)
@@ -290,6 +292,5 @@ def _estimates(means: pd.DataFrame, by: str, title: str = "mean") -> pd.DataFram
     return pd.DataFrame(texts, index=pd.Index(means["series"], name=by))
 
 
-def estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
-    """Write a mean and its interval."""
+def _estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
     return f"{text(row['mean'])} ({fmt.interval(row['low'], row['high'], text)})"
