@@ -220,7 +220,8 @@ def test_the_short_form_has_a_row_for_each_variant_pair_and_claim(inputs: Inputs
         [
             f"**{row['finding']['verdict']}**",
             f"**{row['other']['verdict']}**" if row["other"] else "—",
-            row["finding"]["sentence"],
+            row["finding"]["sentence"]
+            + (f" On Fashion-MNIST: {row['other']['sentence']}" if row["other"] else ""),
         ]
         for row in answer.claims(inputs)
     ]
