@@ -31,7 +31,7 @@ TRIALS, LAYERS = "study variant arm seed test_accuracy", "study variant layer pa
 def main() -> None:
     """Judge all claims; write the findings as a table, and the metrics."""
     told, own = declared.load(CLAIMS), studies.load(OWN)
-    every = told.with_twins()
+    every = told.every()
     layers = files.read_table(PARAMETERS, LAYERS)
     try:
         found = claims.judge(every, told.smallest_error_ratio, tables(every, own), layers)

@@ -6,6 +6,7 @@ import pandas as pd
 
 from normlab import files, params
 from normlab.data import datasets
+from normlab.evidence import declared
 from normlab.evidence.verdicts import OF_FINDINGS
 from normlab.report import page
 from normlab.report.figure_tables import READ, SUMMARY, bounded, named
@@ -15,15 +16,17 @@ REPORTS = Path("reports")
 SPLIT = Path("data/train")
 STUDIES_REPORTS = Path("studies/reports")
 CLAIMS = Path("studies/claims.yaml")
+RATES = STUDIES_REPORTS / "rates.csv"
 STUDY_PARAMS = Path("studies/params.yaml")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
 COUNTS = dict.fromkeys(("seeds", "trials", "seeds_needed"), "Int64")
 
 OF_PAIRS = "label other_label verdict difference low high seeds images min_p"
+OF_RATES = "study arm lr seeds as_well chosen"
 OF_STUDY = ["study variant label measure mean low high", "study variant seed test_accuracy"]
 OF_STUDY += ["study variant seed epoch", "study variant low high share"]
-"""Columns that are needed, of the summary, trials, history and weights of a study."""
+"""Columns that are needed; of a study those of its summary, trials, history and weights."""
 
 
 def main() -> None:
@@ -47,7 +50,7 @@ def read() -> Inputs:
     pairs = files.read_table(REPORTS / "comparisons.csv", OF_PAIRS)
     pairs[["low", "high"]] = pairs[["low", "high"]].clip(-1, 1)
     findings = records(files.read_table(STUDIES_REPORTS / "findings.csv", OF_FINDINGS, COUNTS))
-    claims, own = params.mapping(CLAIMS), params.mapping(STUDY_PARAMS)
+    told, own = declared.load(CLAIMS), params.mapping(STUDY_PARAMS)
     dataset = datasets.read(SPLIT)
     return Inputs(
         dataset=dataset,
@@ -60,8 +63,10 @@ def read() -> Inputs:
         images=files.read_images(MISCLASSIFIED_IMAGES, wrong["index"], dataset.side),
         studies={one: read_study(one) for one in own if tables_of(one)[0].exists()},
         findings={row["name"]: row for row in findings},
-        reported=claims["reported"],
-        smallest_difference=claims["smallest_difference"],
+        claims=told.every(),
+        rates=files.read_table(RATES, OF_RATES) if RATES.exists() else pd.DataFrame(),
+        reported=told.reported,
+        smallest_difference=told.smallest_difference,
         params=params.mapping(Path("params.yaml")),
         study_params=own,
         # DVC has them in the order in which they first ended, which no input decides.

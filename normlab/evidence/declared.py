@@ -49,6 +49,17 @@ class Twin(Strict):
     smallest_effect: float | None = Field(default=None, gt=0)
 
 
+class Place(Strict):
+    """Where a claim of several places is judged: a study, and perhaps some arms of it."""
+
+    where: Word
+    """In words, for the claim's sentences."""
+    study: Word
+    smallest_effect: float | None = Field(default=None, gt=0)
+    arms: dict[str, Value] = {}
+    """Columns of the study's table with the values that all terms of the contrast have there."""
+
+
 class Claim(Strict):
     """A claim and how to judge it, as `studies/claims.yaml` explains."""
 
@@ -77,6 +88,10 @@ class Claim(Strict):
         default=None, description="a study, and perhaps a smallest_effect, such as {study: l1}"
     )
 
+    places: dict[str, Place] = Field(
+        default={}, description="places by name, such as {small: {where: on few, study: l1}}"
+    )
+
     @property
     def terms(self) -> list[Term]:
         """The contrast's."""
@@ -94,16 +109,35 @@ class File(Strict):
     smallest_error_ratio: float = Field(gt=1, description="a number above 1")
     claims: dict[str, Claim] = Field(min_length=1, description="claims by name")
 
-    def with_twins(self) -> dict[str, Claim]:
-        """Give all claims, each followed by its twin, if it has one, as a claim of its own."""
+    def every(self) -> dict[str, Claim]:
+        """Give all that is judged: each claim, or instead of it one for each of its places.
+
+        Each is followed by its twin, if it has one, as a claim of its own.
+        """
         found: dict[str, Claim] = {}
         for name, claim in self.claims.items():
+            if claim.places:
+                found |= {f"{name}_{key}": _at(claim, place) for key, place in claim.places.items()}
+                continue
             found[name] = claim
             if twin := claim.twin:
                 least = twin.smallest_effect or claim.smallest_effect
                 changes = {"study": twin.study, "smallest_effect": least, "twin": None}
                 found[twin_of(name)] = claim.model_copy(update=changes)
         return found
+
+
+def _at(claim: Claim, place: Place) -> Claim:
+    """Put a claim of one of its places alone."""
+    changes = {
+        "claim": f"{claim.claim}, {place.where}",
+        "subject": f"{claim.subject}, {place.where},",
+        "study": place.study,
+        "smallest_effect": place.smallest_effect or claim.smallest_effect,
+        "contrast": [term | place.arms for term in claim.contrast],
+        "places": {},
+    }
+    return claim.model_copy(update=changes)
 
 
 def twin_of(name: str) -> str:
@@ -144,9 +178,14 @@ def load(path: Path) -> File:
         if claim.quantity not in speaks:
             got = f"{claim.quantity} for a {claim.test}"
             raise InputError(f"{path}: {name}.quantity: got {got}, allowed: {' or '.join(speaks)}")
+        if claim.places and (trend or claim.twin):
+            got = "a trend" if trend else "a twin"
+            raise InputError(f"{path}: {name}: got {got} with places, allowed: a contrast alone")
         least = {"smallest_effect": claim.smallest_effect}
-        if claim.twin and claim.twin.smallest_effect is not None:
-            least["twin.smallest_effect"] = claim.twin.smallest_effect
+        others = {"twin": claim.twin} | {f"places.{n}": one for n, one in claim.places.items()}
+        for key, other in others.items():
+            if other and other.smallest_effect is not None:
+                least[f"{key}.smallest_effect"] = other.smallest_effect
         for key, value in least.items():
             if claim.quantity in FACTORS and value <= 1:
                 raise InputError(f"{path}: {name}.{key}: got {value:g}, allowed: above 1")

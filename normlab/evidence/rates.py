@@ -8,8 +8,8 @@ import pandas as pd
 
 from normlab.evidence import inference
 
-SEARCH = "rates_"
-"""What the names of studies begin with that choose rates."""
+SEARCH, TUNED = "rates_", "tuned_"
+"""What the names of studies begin with that choose rates, and of those that are given them."""
 LEVEL = 0.95
 """Of each interval by itself: they describe a search, and decide no claim."""
 
@@ -37,6 +37,13 @@ def table(history: pd.DataFrame) -> pd.DataFrame:
     ]
     groups = final.assign(arm=names).groupby("arm", sort=False)
     return pd.DataFrame([row for _, own in groups for row in _rates(own)])
+
+
+def chosen(found: pd.DataFrame) -> dict[tuple[str, str], float]:
+    """Give the rate of each study and arm that is given one, from what `table` found."""
+    rows = found[found["chosen"]]
+    names = [study.replace(SEARCH, TUNED, 1) for study in rows["study"]]
+    return dict(zip(zip(names, rows["arm"], strict=True), rows["lr"].tolist(), strict=True))
 
 
 def _rates(own: pd.DataFrame) -> Iterator[dict[str, Any]]:

@@ -7,6 +7,7 @@ from normlab import formatting as fmt
 from normlab.data import datasets
 from normlab.evidence import declared
 from normlab.evidence.declared import WORDS
+from normlab.evidence.rates import TUNED
 from normlab.report.inputs import Inputs
 
 
@@ -112,8 +113,10 @@ def claims(inputs: Inputs) -> list[dict[str, Any]]:
             continue
         study = inputs.study_params.get(finding["study"])
         twin = found.get(declared.twin_of(name))
-        other = known[inputs.study_params[twin["study"]]["dataset"]].name if twin else None
         here = known[study["dataset"]].name if study else inputs.dataset.name
+        other = known[inputs.study_params[twin["study"]]["dataset"]].name if twin else None
+        if twin and twin["study"].startswith(TUNED):
+            other = f"{here}, each with its own rate"
         row = {"name": name, "finding": finding, "on": here}
         rows.append(row | {"twin": declared.twin_of(name), "other": twin, "on_other": other})
     return rows

@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from normlab.data.datasets import Dataset
+from normlab.evidence.declared import Claim
 
 Images = NDArray[np.uint8]
 Row = dict[str, Any]
@@ -51,6 +52,10 @@ class Inputs(NamedTuple):
     """Those that have been run."""
     findings: Mapping[str, Row]
     """By the names of their claims."""
+    claims: Mapping[str, Claim]
+    """All that are judged, by name."""
+    rates: pd.DataFrame
+    """How the learning rates that were tried do, as `rates.table` gives it; perhaps no rows."""
     reported: Mapping[str, float]
     smallest_difference: float
     """Of two normalizations' accuracies: less does not matter. A fraction."""

@@ -25,7 +25,7 @@ from normlab.data import datasets
 from normlab.evidence import verdicts
 from normlab.network.architecture import REFERENCE
 from normlab.report import answer as answers
-from normlab.report import charts, figure_tables, looks, norm_axes, sections
+from normlab.report import atlas, charts, figure_tables, looks, norm_axes, sections
 from normlab.report.inputs import Images, Inputs
 
 BADGES = {
@@ -72,6 +72,9 @@ def render(inputs: Inputs) -> str:
         parameters=sections.parameter_figure(inputs, series),
         findings={name: row | {"drawn": effect(row)} for name, row in found.items()},
         claims=answers.claims(inputs),
+        places=atlas.places(inputs),
+        atlas=atlas.blocks(inputs),
+        by_either_rule=atlas.by_either_rule(inputs),
         datasets=known,
         names=list(dict.fromkeys([inputs.dataset.name, *(known[d].name for d in ran)])),
         groups=norm_axes.group_counts(inputs.study_params),
@@ -96,7 +99,10 @@ def readme(inputs: Inputs) -> str:
     """Write the short form of the page, in Markdown."""
     template = _environment().get_template("README.md.j2")
     return template.render(
-        answer=answers.answer(inputs), claims=answers.claims(inputs), inputs=inputs
+        answer=answers.answer(inputs),
+        claims=answers.claims(inputs),
+        places=atlas.places(inputs),
+        inputs=inputs,
     )
 
 

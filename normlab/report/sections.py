@@ -20,12 +20,15 @@ TITLES = {
     "l1": "How large a penalty?",
     "batch_size": "How small a batch?",
     "reference": "What did the reference measure?",
+    "tuned_1k": "Which, on 1,000 images?",
+    "tuned_10k": "Which, on 10,000 images, by batch size?",
+    "tuned_55k": "Which, on all images?",
 }
 """Of the studies; one that is not among them goes by its name."""
 AGAIN = "_fashion"
 """What the name of a study ends with that is another's once more, on other images."""
 BY = {"groups": "number of groups", "l1": "λ", "norms": "normalization"}
-"""What the arms of a study differ in."""
+BY |= dict.fromkeys(("tuned_1k", "tuned_55k"), "normalization")
 LESS = {"optimism": "learnt from less set apart", "easier": "test less set apart"}
 """Differences of accuracies, in words."""
 
@@ -109,7 +112,7 @@ def parameter_figure(inputs: Inputs, series: list[Series]) -> Figure:
 def studies(inputs: Inputs) -> list[dict[str, Any]]:
     """Gather what the page says of every study; there are no blocks of one that was not run.
 
-    Those that choose learning rates are not scored, and left out.
+    Those that choose learning rates are told of beside the studies that use them.
     """
     images, known = inputs.dataset.training_images, datasets.known()
     parts = []
@@ -166,7 +169,7 @@ def sizes(study: str, inputs: Inputs) -> list[Block]:
     tables = inputs.studies[study]
     means = figure_tables.by_size(tables.summary, "test_accuracy", "batch_size")
     series = looks.named(tables.labels)
-    cells = means.assign(text=[_estimate(row) for row in records(means)])
+    cells = means.assign(text=[estimate(row) for row in records(means)])
     numbers = _crossed(cells.rename(columns={"size": "batch"}), "batch", "text", series)
     chart = charts.by_size(means, series, "images in a batch, log scale")
     return [
@@ -206,11 +209,11 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
         placed = [table.assign(series=kind, at=table["at"] + shift) for table in own]
         points.append(placed[0])
         means.append(placed[1])
-        numbers[kind] = [_estimate(row) for row in tables.measured(measure)]
+        numbers[kind] = [estimate(row) for row in tables.measured(measure)]
     numbers[reported] = [fmt.percent(accuracy) for accuracy in said]
     for measure, told in LESS.items():
         numbers[f"{told}, points"] = [
-            _estimate(row, fmt.points) for row in tables.measured(measure)
+            estimate(row, fmt.points) for row in tables.measured(measure)
         ]
     chart = charts.dots(pd.concat(points), pd.concat(means), series, tables.labels)
     accuracy = Figure(f"{study}_accuracy", "Accuracy by the reference’s recipe", chart, numbers)
@@ -220,6 +223,7 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
 
 FIGURES: dict[str, Callable[[str, Inputs], list[Block]]] = {
     "batch_size": sizes,
+    "tuned_10k": sizes,
     "reference": reference,
 }
 """What is drawn of the studies that are not like any other."""
@@ -292,5 +296,5 @@ def _estimates(means: pd.DataFrame, by: str, title: str = "mean") -> pd.DataFram
     return pd.DataFrame(texts, index=pd.Index(means["series"], name=by))
 
 
-def _estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
+def estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
     return f"{text(row['mean'])} ({fmt.interval(row['low'], row['high'], text)})"

@@ -82,6 +82,16 @@ STANDINGS = {"registered", "post hoc", "cannot be seen"}
             "published_bn.twin: got 0, allowed: a study, and perhaps a smallest_effect, ",
         ),
         (
+            "    where: on 10,000 images in batches of 2\n",
+            "    wo: on 10,000 images in batches of 2\n",
+            "tuned_ln_below_gn.places: unknown key",
+        ),
+        (
+            "    places: *places\n",
+            "    places: *places\n    twin: {study: l1}\n",
+            "tuned_ln_below_bn: got a twin with places, allowed: a contrast alone",
+        ),
+        (
             "smallest_effect: 2\n",
             "smallest_effect: 2\n    twin: {study: l1, smallest_effect: 1.0}\n",
             "ln_parameters.twin.smallest_effect: got 1, allowed: above 1",
@@ -108,7 +118,7 @@ def test_a_claim_with_a_twin_is_followed_by_it() -> None:
         none,
     )
     file = told.model_copy(update={"claims": dict(zip(names, with_twins, strict=True))})
-    found = file.with_twins()
+    found = file.every()
     assert list(found.items()) == [
         ("groups_accuracy", with_twins[0]),
         (
@@ -121,6 +131,25 @@ def test_a_claim_with_a_twin_is_followed_by_it() -> None:
     ]
 
 
+def test_a_claim_of_several_places_is_judged_of_each_by_itself() -> None:
+    told = declared.load(COMMITTED)
+    few = declared.Place(where="on few images", study="few")
+    changes = {"arms": {"batch_size": 2}, "smallest_effect": 0.01}
+    places = {"few": few, "small": few.model_copy(update=changes)}
+    claim = told.claims["ln_below_gn"].model_copy(update={"places": places, "twin": None})
+    found = told.model_copy(update={"claims": {"below": claim}}).every()
+    assert list(found) == ["below_few", "below_small"]
+    whole, small = found.values()
+    assert whole.study == small.study == "few"
+    assert whole.claim == "Layer norm's accuracy is below group norm's, on few images"
+    assert whole.subject == "Layer norm instead of group norm, on few images,"
+    assert (whole.smallest_effect, small.smallest_effect) == (claim.smallest_effect, 0.01)
+    assert [term.arm for term in whole.terms] == [{"arm": "ln_elementwise"}, {"arm": "gn"}]
+    assert [term.arm["batch_size"] for term in small.terms] == [2, 2]
+    assert [term.weight for term in small.terms] == [1, -1]
+    assert whole.places == small.places == {}
+
+
 def test_the_committed_findings_are_the_verdicts_on_the_committed_studies(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -128,8 +157,8 @@ def test_the_committed_findings_are_the_verdicts_on_the_committed_studies(
     own = studies.load(ROOT / "studies/params.yaml")
     parameters = pd.read_csv(ROOT / "reports/parameters.csv")
     told = declared.load(COMMITTED)
-    tables = judge.tables(told.with_twins(), own)
-    again = claims.judge(told.with_twins(), told.smallest_error_ratio, tables, parameters)
+    tables = judge.tables(told.every(), own)
+    again = claims.judge(told.every(), told.smallest_error_ratio, tables, parameters)
     committed = pd.read_csv(ROOT / "studies/reports/findings.csv")
     expected = claims.table(again)
     assert [*committed] == [*expected]

@@ -48,10 +48,10 @@ def test_the_best_mean_at_the_end_is_chosen_and_what_may_be_as_good_does_as_well
     assert (by_rate[0.1]["low"], by_rate[0.1]["high"]) == inference.interval(apart, 0.95)
 
 
-def test_each_arm_has_its_own_best() -> None:
+def test_each_arm_has_its_own_best_and_the_studies_that_use_them_are_told() -> None:
     table = rates.table(history(SEARCH))
     assert table["arm"].tolist() == ["gn_2"] * 3 + ["gn_8"] * 3
-    assert table.loc[table["chosen"], "lr"].tolist() == [0.01, 0.001]
+    assert rates.chosen(table) == {("tuned_few", "gn_2"): 0.01, ("tuned_few", "gn_8"): 0.001}
 
 
 def test_of_rates_that_do_equally_well_the_lowest_is_chosen() -> None:

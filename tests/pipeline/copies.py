@@ -64,7 +64,7 @@ def change(path: Path, values: Mapping[str, Mapping[str, object]]) -> None:
     path.write_text(json.dumps({**before, **sections}, indent=2))
 
 
-LEFT_OUT = ("fashion", "rates", "choose")
+LEFT_OUT = ("fashion", "rates", "tuned", "choose")
 
 
 def leave_out(folder: Path) -> None:
@@ -85,7 +85,10 @@ def leave_out(folder: Path) -> None:
             _without(stages["judge"]["params"])
             _without(stages)
         elif name == "claims":
-            for claim in values["claims"].values():
+            claims = values["claims"]
+            for name in [name for name in claims if "places" in claims[name]]:
+                del claims[name]
+            for claim in claims.values():
                 claim.pop("twin", None)
         else:
             _without(values)

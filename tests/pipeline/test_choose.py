@@ -1,7 +1,8 @@
-"""Stage `choose`: the rates that it chooses are those of the searches."""
+"""Stage `choose`, and how the studies get the rates that it has chosen."""
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,33 +14,84 @@ from normlab.evidence import rates
 from normlab.params import mapping
 from stages import choose
 from tests.pipeline.copies import ROOT
+from tools import register
+
+FILES = ("params.yaml", "studies/params.yaml", "studies/claims.yaml")
+Best = Callable[[str], float]
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The files that declare the studies, where the stage would run."""
-    (tmp_path / "studies/reports").mkdir(parents=True)
-    for name in ("params.yaml", "studies/params.yaml"):
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
+    (tmp_path / "studies/reports").mkdir()
     monkeypatch.chdir(tmp_path / "studies")
     return tmp_path
 
 
-def test_the_table_has_every_rate_of_every_place_once_chosen(folder: Path) -> None:
-    base, own = params.load(folder / "params.yaml"), studies.load(Path("params.yaml"))
+def search(folder: Path, best: Best) -> None:
+    """Write the histories of searches in which one rate does best in each place."""
+    base, own = params.load(folder / "params.yaml"), studies.load(folder / "studies/params.yaml")
     for name in [name for name in own if name.startswith(rates.SEARCH)]:
-        rows = [
-            arm.columns
-            | {"seed": seed, "epoch": 1, "val_accuracy": 0.9 + (arm.changes["lr"] == 0.05) / 20}
-            for arm, seed, _ in studies.planned(own, name, base)
-        ]
-        pd.DataFrame(rows).to_csv(f"reports/{name}_history.csv", index=False)
+        rows = []
+        for arm, seed, _ in studies.planned(own, name, base):
+            rate = arm.changes["lr"]
+            accuracy = 0.9 + 0.05 * (rate == best(f"{name}.{arm.name}")) + seed / 1000
+            rows.append(arm.columns | {"seed": seed, "epoch": 1, "val_accuracy": accuracy})
+        table = pd.DataFrame(rows)
+        table.to_csv(folder / f"studies/reports/{name}_history.csv", index=False)
+
+
+def of_groups_in_pairs(arm: str) -> float:
+    return 0.003 if arm.startswith("rates_10k.gn_2_") else 0.02
+
+
+def test_studies_with_other_rates_are_refused_and_registering_gives_them_these(
+    folder: Path,
+) -> None:
+    search(folder, of_groups_in_pairs)
+    with pytest.raises(InputError) as refused:
+        choose.main()
+    lines = str(refused.value).splitlines()
+    assert lines
+    assert all(line.startswith("params.yaml: tuned_") and "allowed: 0.0" in line for line in lines)
+    before = (folder / "studies/params.yaml").read_text()
+    for study in ("tuned_1k", "tuned_10k", "tuned_55k"):
+        register.register(folder, study)
     choose.main()
+    own = studies.load(Path("params.yaml"))
+    given = {name: arm.given()["lr"] for name, arm in own["tuned_10k"].arms.items()}
+    assert given == {name: 0.003 if name == "gn_2" else 0.02 for name in given}
+    after = (folder / "studies/params.yaml").read_text()
+    comments = [line for line in before.splitlines() if line.startswith("#")]
+    assert comments == [line for line in after.splitlines() if line.startswith("#")]
+
+
+def test_the_table_has_every_rate_of_every_place_once_chosen(folder: Path) -> None:
+    search(folder, lambda _: 0.05)
+    with pytest.raises(InputError):
+        choose.main()
     table = pd.read_csv("reports/rates.csv")
     assert len(table) == (3 + 12 + 3) * 6
     assert set(table["seeds"]) == {6}
     assert table.groupby(["study", "arm"])["chosen"].sum().eq(1).all()
     assert set(table.loc[table["chosen"], "lr"]) == {0.05}
+
+
+def test_an_arm_without_a_rate_is_named(folder: Path) -> None:
+    search(folder, lambda _: 0.02)
+    values = mapping(Path("params.yaml"))
+    del values["tuned_1k"]["arms"]["gn"]["lr"]
+    del values["tuned_55k"]
+    Path("params.yaml").write_text(json.dumps(values))
+    with pytest.raises(InputError) as refused:
+        choose.main()
+    said = str(refused.value)
+    assert "params.yaml: tuned_1k.arms.gn.lr: got None, allowed: 0.02, as validation" in said
+    assert "params.yaml: tuned_55k.arms.bn.lr: got None, allowed: 0.02" in said
+    assert "make register STUDIES=tuned_55k writes it" in said
 
 
 @pytest.mark.usefixtures("folder")
@@ -60,3 +112,4 @@ def test_the_committed_rates_are_those_that_the_committed_searches_choose() -> N
     )
     committed = pd.read_csv(reports / "rates.csv")
     pd.testing.assert_frame_equal(again.reset_index(drop=True), committed, atol=1e-5)
+    assert list(choose.mismatches(committed, own)) == []

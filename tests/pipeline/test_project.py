@@ -49,7 +49,7 @@ GROUPS = PROJECT["dependency-groups"]
 DEVELOPMENT = [item for item in GROUPS["dev"] if isinstance(item, str)]
 STUDIES = ["norms", "groups", "l1", "batch_size", "reference"]
 STUDIES += ["norms_fashion", "groups_fashion", "l1_fashion"]
-RATES = [f"rates_{size}" for size in ("1k", "10k", "55k")]
+RATES, TUNED = ([f"{name}_{size}" for size in ("1k", "10k", "55k")] for name in ("rates", "tuned"))
 
 
 def own_module(name: str) -> str | None:
@@ -137,7 +137,7 @@ def test_the_import_closure_sees_imports_inside_functions(tmp_path: Path) -> Non
 
 
 def test_no_stage_that_trains_depends_on_test_images() -> None:
-    scores = [f"studies/score@{study}" for study in STUDIES]
+    scores = [f"studies/score@{study}" for study in [*STUDIES, *TUNED]]
     readers = [
         name
         for name, stage in STAGES.items()
@@ -145,7 +145,7 @@ def test_no_stage_that_trains_depends_on_test_images() -> None:
     ]
     assert readers == ["evaluate", *scores]
     training = [n for n, stage in STAGES.items() if "normlab/training" in stage.get("deps", [])]
-    searches = [name.replace("_", "@") for name in RATES]
+    searches = [name.replace("_", "@") for name in (*RATES, *TUNED)]
     own = [f"studies/{name}" for name in [*STUDIES, *searches]]
     assert training == ["train_bn_l1", "train_gn", "train_ln", *own]
     for name in training:
@@ -154,7 +154,10 @@ def test_no_stage_that_trains_depends_on_test_images() -> None:
         data = [d for d in deps if not d.startswith(("normlab/", "stages/"))]
         others = ["models/norms", "reports/norms_history.csv"]
         assert data[0] == f"data/{of}train"
-        assert [d.replace("_fashion", "") for d in data[1:]] in ([], others)
+        if name.startswith("studies/tuned@"):
+            assert data[1:] == ["reports/rates.csv"]
+        else:
+            assert [d.replace("_fashion", "") for d in data[1:]] in ([], others)
     choosing = [dep for dep in STAGES["studies/choose"]["deps"] if dep.startswith("reports/")]
     assert sorted(choosing) == sorted(f"reports/{name}_history.csv" for name in RATES)
 
@@ -173,9 +176,9 @@ def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
 def test_every_stage_is_described_and_the_stages_are_these() -> None:
     trained = ["train_bn_l1", "train_gn", "train_ln"]
     downloads = ["download@mnist", "download@fashion_mnist"]
-    rates = [name.replace("_", "@") for name in RATES]
-    scores = [f"score@{study}" for study in STUDIES]
-    own = [*downloads, *STUDIES, *rates, "choose", *scores, "judge"]
+    rates, tuned = ([name.replace("_", "@") for name in names] for names in (RATES, TUNED))
+    scores = [f"score@{study}" for study in [*STUDIES, *TUNED]]
+    own = [*downloads, *STUDIES, *rates, "choose", *tuned, *scores, "judge"]
     assert list(STAGES) == [
         *("download", *trained, "evaluate", "plot"),
         *(f"studies/{name}" for name in own),
