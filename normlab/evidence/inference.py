@@ -9,7 +9,7 @@ What these intervals and tests give on simulated data is in `docs/statistics.md`
 
 import math
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, lru_cache
 from itertools import combinations
 from statistics import mean, variance
 from typing import NamedTuple
@@ -254,8 +254,14 @@ def _ways(count: int, size: int) -> npt.NDArray[np.int64]:
 
 
 def _shuffled(values: Floats, draws: int, seed: int) -> Floats:
-    generator = np.random.default_rng(seed)
-    return generator.permuted(np.broadcast_to(values, (draws, values.size)), axis=1)
+    return values[_orders(values.size, draws, seed)]
+
+
+@lru_cache(maxsize=2)
+def _orders(size: int, draws: int, seed: int) -> npt.NDArray[np.int64]:
+    """Draw orders of so many values; leaving out one trial after another asks for the same."""
+    in_order = np.broadcast_to(np.arange(size, dtype=np.int64), (draws, size))
+    return np.random.default_rng(seed).permuted(in_order, axis=1)
 
 
 def _drawn(extreme: int, draws: int) -> P:

@@ -220,8 +220,11 @@ def _order_needs(question: Question, trials: Trials) -> int | None:
 
 
 def _quickly(question: Question, trials: Trials) -> Verdict:
-    order = inference.trend_test(trials.arms, QUICK) if question.kind == "trend" else None
-    return verdict_of(question, trials.contrast, order)
+    found = trials.contrast
+    verdict = verdict_of(question, found, None)
+    if question.kind != "trend" or verdict not in ("supported", "contradicted"):
+        return verdict
+    return verdict_of(question, found, inference.trend_test(trials.arms, QUICK))
 
 
 def _holds(question: Question, verdict: Verdict, low: float, high: float) -> tuple[float, float]:
