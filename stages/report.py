@@ -16,7 +16,7 @@ REPORTS = Path("reports")
 SPLIT = Path("data/train")
 STUDIES_REPORTS = Path("studies/reports")
 CLAIMS = Path("studies/claims.yaml")
-RATES = STUDIES_REPORTS / "rates.csv"
+RATES, RECIPES = STUDIES_REPORTS / "rates.csv", STUDIES_REPORTS / "recipes.csv"
 STUDY_PARAMS = Path("studies/params.yaml")
 MISCLASSIFIED_IMAGES = Path("data/misclassified.safetensors")
 LOCKS = ("dvc.lock", "studies/dvc.lock")
@@ -24,6 +24,7 @@ COUNTS = dict.fromkeys(("seeds", "trials", "seeds_needed"), "Int64")
 
 OF_PAIRS = "label other_label verdict difference low high seeds images min_p"
 OF_RATES = "study arm lr seeds as_well chosen"
+OF_RECIPES = "recipe seeds mean low high chosen"
 OF_STUDY = ["study variant label measure mean low high", "study variant seed test_accuracy"]
 OF_STUDY += ["study variant seed epoch", "study variant low high share"]
 """Columns that are needed; of a study those of its summary, trials, history and weights."""
@@ -65,6 +66,7 @@ def read() -> Inputs:
         findings={row["name"]: row for row in findings},
         claims=told.every(),
         rates=files.read_table(RATES, OF_RATES) if RATES.exists() else pd.DataFrame(),
+        recipes=records(files.read_table(RECIPES, OF_RECIPES)) if RECIPES.exists() else [],
         reported=told.reported,
         smallest_difference=told.smallest_difference,
         params=params.mapping(Path("params.yaml")),

@@ -56,6 +56,8 @@ class Inputs(NamedTuple):
     """All that are judged, by name."""
     rates: pd.DataFrame
     """How the learning rates that were tried do, as `rates.table` gives it; perhaps no rows."""
+    recipes: list[Row]
+    """How the recipes that were tried do, as `recipes.table` gives it; perhaps none."""
     reported: Mapping[str, float]
     smallest_difference: float
     """Of two normalizations' accuracies: less does not matter. A fraction."""

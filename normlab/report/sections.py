@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from normlab import formatting as fmt
 from normlab.data import datasets
-from normlab.evidence import rates
+from normlab.evidence import rates, recipes
 from normlab.report import charts, figure_tables, looks
 from normlab.report.inputs import Inputs, records
 from normlab.report.looks import Series
@@ -112,12 +112,12 @@ def parameter_figure(inputs: Inputs, series: list[Series]) -> Figure:
 def studies(inputs: Inputs) -> list[dict[str, Any]]:
     """Gather what the page says of every study; there are no blocks of one that was not run.
 
-    Those that choose learning rates are told of beside the studies that use them.
+    Those that choose, on validation images, are told of beside what uses what they choose.
     """
     images, known = inputs.dataset.training_images, datasets.known()
     parts = []
     for study, own in inputs.study_params.items():
-        if study.startswith(rates.SEARCH):
+        if study.startswith((rates.SEARCH, recipes.STUDY)):
             continue
         kind = study.removesuffix(AGAIN)
         draw, title = FIGURES.get(kind, any_study), TITLES.get(kind, study)
@@ -212,9 +212,7 @@ def reference(study: str, inputs: Inputs) -> list[Block]:
         numbers[kind] = [estimate(row) for row in tables.measured(measure)]
     numbers[reported] = [fmt.percent(accuracy) for accuracy in said]
     for measure, told in LESS.items():
-        numbers[f"{told}, points"] = [
-            estimate(row, fmt.points) for row in tables.measured(measure)
-        ]
+        numbers[f"{told}, points"] = [estimate(row, fmt.points) for row in tables.measured(measure)]
     chart = charts.dots(pd.concat(points), pd.concat(means), series, tables.labels)
     accuracy = Figure(f"{study}_accuracy", "Accuracy by the reference’s recipe", chart, numbers)
     arms = looks.named(tables.labels)
@@ -297,4 +295,5 @@ def _estimates(means: pd.DataFrame, by: str, title: str = "mean") -> pd.DataFram
 
 
 def estimate(row: Mapping[str, Any], text: Callable[[float], str] = fmt.percent) -> str:
+    """Write a mean with its interval."""
     return f"{text(row['mean'])} ({fmt.interval(row['low'], row['high'], text)})"

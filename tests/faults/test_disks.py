@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from normlab import studies
-from normlab.evidence import rates
+from normlab.evidence import rates, recipes
 from tests.faults.conftest import MANY, Injected, often
 from tests.faults.rehearsal import (
     OLD,
@@ -108,7 +108,7 @@ def fill(folder: Path) -> Path:
     leave_out_trends(own / "claims.yaml")
     (own / "reports").mkdir()
     for name in studies.load(own / "params.yaml"):
-        if name.startswith(rates.SEARCH):
+        if name.startswith((rates.SEARCH, recipes.STUDY)):
             continue
         table = f"reports/{name}.csv"
         (own / table).write_bytes((ROOT / "studies" / table).read_bytes())

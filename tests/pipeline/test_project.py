@@ -146,7 +146,7 @@ def test_no_stage_that_trains_depends_on_test_images() -> None:
     assert readers == ["evaluate", *scores]
     training = [n for n, stage in STAGES.items() if "normlab/training" in stage.get("deps", [])]
     searches = [name.replace("_", "@") for name in (*RATES, *TUNED)]
-    own = [f"studies/{name}" for name in [*STUDIES, *searches]]
+    own = [f"studies/{name}" for name in [*STUDIES, "recipes", *searches]]
     assert training == ["train_bn_l1", "train_gn", "train_ln", *own]
     for name in training:
         of = "fashion_mnist/" if "fashion" in name else "mnist/" if name in own else ""
@@ -158,8 +158,10 @@ def test_no_stage_that_trains_depends_on_test_images() -> None:
             assert data[1:] == ["reports/rates.csv"]
         else:
             assert [d.replace("_fashion", "") for d in data[1:]] in ([], others)
-    choosing = [dep for dep in STAGES["studies/choose"]["deps"] if dep.startswith("reports/")]
-    assert sorted(choosing) == sorted(f"reports/{name}_history.csv" for name in RATES)
+    for chooser, searched in (("choose", RATES), ("choose_recipe", ["recipes"])):
+        deps = STAGES[f"studies/{chooser}"]["deps"]
+        choosing = [dep for dep in deps if dep.startswith(("data/", "reports/"))]
+        assert sorted(choosing) == sorted(f"reports/{name}_history.csv" for name in searched)
 
 
 def test_the_run_cache_has_every_stage_but_the_first_and_the_last() -> None:
@@ -178,7 +180,8 @@ def test_every_stage_is_described_and_the_stages_are_these() -> None:
     downloads = ["download@mnist", "download@fashion_mnist"]
     rates, tuned = ([name.replace("_", "@") for name in names] for names in (RATES, TUNED))
     scores = [f"score@{study}" for study in [*STUDIES, *TUNED]]
-    own = [*downloads, *STUDIES, *rates, "choose", *tuned, *scores, "judge"]
+    searches = ["recipes", "choose_recipe", *rates, "choose"]
+    own = [*downloads, *STUDIES, *searches, *tuned, *scores, "judge"]
     assert list(STAGES) == [
         *("download", *trained, "evaluate", "plot"),
         *(f"studies/{name}" for name in own),
