@@ -19,8 +19,7 @@ def browser() -> Iterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize("width", [1280, 375])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 375), ("dark", 1280)])
 def test_axe_finds_nothing_serious(browser: Browser, scheme: Scheme, width: int) -> None:
     with open_page(browser, width=width, color_scheme=scheme) as page:
         open_details(page)
