@@ -1,4 +1,4 @@
-"""Stage `choose`, and how the studies get the rates that it has chosen."""
+"""Stages `choose` and `choose_recipe`, and how studies get the rates that have been chosen."""
 
 import json
 import shutil
@@ -10,9 +10,9 @@ import pytest
 
 from normlab import params, studies
 from normlab.errors import InputError
-from normlab.evidence import rates
+from normlab.evidence import rates, recipes
 from normlab.params import mapping
-from stages import choose
+from stages import choose, choose_recipe
 from tests.pipeline.copies import ROOT
 from tools import register
 
@@ -113,3 +113,52 @@ def test_the_committed_rates_are_those_that_the_committed_searches_choose() -> N
     committed = pd.read_csv(reports / "rates.csv")
     pd.testing.assert_frame_equal(again.reset_index(drop=True), committed, atol=1e-5)
     assert list(choose.mismatches(committed, own)) == []
+
+
+def searched(seeds: int) -> pd.DataFrame:
+    rows = [
+        (variant, f"{variant}_{recipe}", seed, 1, accuracy + seed / 1e5)
+        for recipe, accuracy in {"default": 0.99, "other": 0.995}.items()
+        for variant in ("bn_l1", "gn", "ln")
+        for seed in range(seeds)
+    ]
+    return pd.DataFrame(rows, columns=choose_recipe.HISTORY.split())
+
+
+def test_recipes_are_compared_by_what_the_claims_say_matters(folder: Path) -> None:
+    searched(3).to_csv("reports/recipes_history.csv", index=False)
+    told = folder / "studies/claims.yaml"
+    for matters, chosen in {"0.001": "other", "0.02": "default"}.items():
+        lines = told.read_text().splitlines()
+        at = next(n for n, line in enumerate(lines) if line.startswith("smallest_difference:"))
+        lines[at] = f"smallest_difference: {matters}"
+        told.write_text("\n".join(lines))
+        choose_recipe.main()
+        table = pd.read_csv("reports/recipes.csv")
+        assert table.loc[table["chosen"], "recipe"].tolist() == [chosen]
+
+
+@pytest.mark.parametrize("matters", ["0", "1.5", "[]", "small"])
+def test_what_cannot_matter_is_refused(folder: Path, matters: str) -> None:
+    searched(3).to_csv("reports/recipes_history.csv", index=False)
+    (folder / "studies/claims.yaml").write_text(f"smallest_difference: {matters}")
+    with pytest.raises(InputError, match=r"claims.yaml: smallest_difference: got .*, allowed: b"):
+        choose_recipe.main()
+
+
+@pytest.mark.usefixtures("folder")
+def test_recipes_of_one_seed_are_refused() -> None:
+    searched(1).to_csv("reports/recipes_history.csv", index=False)
+    with pytest.raises(InputError, match=r"recipes_history.csv: arms: got one of 1 seed, allowed"):
+        choose_recipe.main()
+
+
+def test_the_committed_recipe_is_the_one_that_the_committed_search_chooses() -> None:
+    reports = ROOT / "studies/reports"
+    committed = pd.read_csv(reports / "recipes.csv")
+    matters = mapping(ROOT / "studies/claims.yaml")["smallest_difference"]
+    again = recipes.table(pd.read_csv(reports / "recipes_history.csv"), matters)
+    pd.testing.assert_frame_equal(again, committed, atol=1e-5)
+    (chosen,) = committed.loc[committed["chosen"], "recipe"]
+    own = studies.load(ROOT / "studies/params.yaml")["recipes"].arms
+    assert all(own[f"{variant}_{chosen}"].given() == {} for variant in ("bn_l1", "gn", "ln"))

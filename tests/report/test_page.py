@@ -18,9 +18,9 @@ from normlab import formatting
 from normlab.data.datasets import MNIST
 from normlab.errors import InputError
 from normlab.evidence import verdicts
-from normlab.report import answer
+from normlab.report import answer, atlas
 from normlab.report import page as report
-from normlab.report.inputs import Inputs
+from normlab.report.inputs import Inputs, Row
 from stages import report as stage
 from tests.report.conftest import all_missed, one_epoch
 
@@ -206,9 +206,9 @@ def test_claims_stand_beside_their_twins(inputs: Inputs) -> None:
     assert "| claim | MNIST | Fashion-MNIST | in plain words |" in report.readme(paired)
 
 
-def test_the_short_form_has_a_row_for_each_variant_pair_and_claim(inputs: Inputs) -> None:
+def test_the_short_form_has_a_row_for_each_variant_pair_place_and_claim(inputs: Inputs) -> None:
     made = report.readme(inputs)
-    first, _, second = made.partition("## Claims")
+    first, where, second = re.split("## Which to take where|## Claims", made)
 
     def rows(part: str, cells: int) -> list[list[str]]:
         lines = [line.strip("| ").split(" | ") for line in part.splitlines() if line[:2] == "| "]
@@ -216,17 +216,49 @@ def test_the_short_form_has_a_row_for_each_variant_pair_and_claim(inputs: Inputs
 
     assert [row[0] for row in rows(first, 5)] == list(inputs.variants.values())
     assert [row[3] for row in rows(first, 4)] == [pair["verdict"] for pair in inputs.comparisons]
+    assert [row[:2] for row in rows(where, 5)] == [[p.name, p.take] for p in atlas.places(inputs)]
+
+    def expected(finding: Row, other: Row | None, on: str | None) -> list[str]:
+        beside, told = "—", finding["sentence"]
+        if other and on == "Fashion-MNIST":
+            beside, told = f"**{other['verdict']}**", f"{told} On {on}: {other['sentence']}"
+        elif other:
+            told += (
+                f" On MNIST, each with its own rate, **{other['verdict']}**: {other['sentence']}"
+            )
+        return [f"**{finding['verdict']}**", beside, told]
+
     assert [row[1:] for row in rows(second, 4)] == [
-        [
-            f"**{row['finding']['verdict']}**",
-            f"**{row['other']['verdict']}**" if row["other"] else "—",
-            row["finding"]["sentence"]
-            + (f" On Fashion-MNIST: {row['other']['sentence']}" if row["other"] else ""),
-        ]
-        for row in answer.claims(inputs)
+        expected(row["finding"], row["other"], row["on_other"]) for row in answer.claims(inputs)
     ]
     assert made.endswith("\n")
     assert "\n\n\n" not in made
+
+
+def test_recipes_are_told_of_with_what_is_chosen(inputs: Inputs, page: str) -> None:
+    def section(page: str) -> str:
+        found = re.search(r'<section id="recipes">.*?</section>', page, re.DOTALL)
+        assert found
+        return found[0]
+
+    first, *others = inputs.recipes
+    assert len(others) > 3
+    told = section(page)
+    for row in others:
+        difference = formatting.points(row["mean"] - first["mean"])
+        assert f"{difference} <span" in told
+        assert all(formatting.percent(row[variant]) in told for variant in inputs.variants)
+    assert "<code>momentum</code> 0.9," not in told
+    assert "<code>momentum</code> 0.9</th>" in told
+    assert f"<b>{formatting.percent(first['mean'])}</b>" in told
+    assert "None is." in told
+    other = [row | {"chosen": row is others[0]} for row in inputs.recipes]
+    told = section(report.render(inputs._replace(recipes=other)))
+    assert "One is, in bold." in told
+    assert f"<b>{formatting.percent(others[0]['mean'])}</b>" in told
+    without = report.render(inputs._replace(recipes=[]))
+    assert "#recipes" not in without
+    assert 'id="recipes"' not in without
 
 
 def test_what_is_not_known_is_left_out(inputs: Inputs) -> None:
