@@ -30,7 +30,15 @@ def table(history: pd.DataFrame, matters: float) -> pd.DataFrame:
         A row for each recipe, in order: recipe, seeds (of each variant), mean of the accuracy, low
         and high of its difference from the first's (Welch's interval at 95 %; 0 for the first
         itself), chosen, and a column for each variant, its own mean.
+
+    Raises
+    ------
+    ValueError
+        If there is no trial, an arm has fewer than two seeds or what is not finite, or a recipe was
+        not tried with all variants.
     """
+    if history.empty:
+        raise ValueError("got no rows, allowed: one or more")
     final = history.groupby(["arm", "seed"], sort=False).tail(1)
     pairs = zip(final["variant"], final["arm"], strict=True)
     final = final.assign(recipe=[arm.removeprefix(f"{variant}_") for variant, arm in pairs])
@@ -39,6 +47,8 @@ def table(history: pd.DataFrame, matters: float) -> pd.DataFrame:
         key: own["val_accuracy"].to_numpy(float)
         for key, own in final.groupby(["recipe", "variant"], sort=False)
     }
+    if missing := [f"{v}_{name}" for name in names for v in variants if (name, v) not in by_arm]:
+        raise ValueError(f"arm: got none of {', '.join(missing)}, allowed: each recipe and variant")
     share = 1 / len(variants)
     rows = []
     for name in names:

@@ -62,6 +62,13 @@ def test_each_variant_counts_the_same_however_many_seeds_it_has() -> None:
     assert table[["low", "high"]].iloc[0].tolist() == [0, 0]
 
 
+def test_each_recipe_is_tried_with_all_variants() -> None:
+    with pytest.raises(ValueError, match="got none of bn_l1_other, allowed: each recipe"):
+        recipes.table(history({"first": FIRST, "other": {"gn": FIRST["gn"]}}), MATTERS)
+    with pytest.raises(ValueError, match="got no rows"):
+        recipes.table(history({}), MATTERS)
+
+
 def test_one_seed_shows_nothing_and_is_refused() -> None:
     one = {variant: values[:1] for variant, values in FIRST.items()}
     with pytest.raises(ValueError, match="got one of 1 seed, allowed: 2 or more"):

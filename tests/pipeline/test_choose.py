@@ -122,7 +122,8 @@ def searched(seeds: int) -> pd.DataFrame:
         for variant in ("bn_l1", "gn", "ln")
         for seed in range(seeds)
     ]
-    return pd.DataFrame(rows, columns=choose_recipe.HISTORY.split())
+    # What an arm does not change is empty.
+    return pd.DataFrame(rows, columns=choose_recipe.HISTORY.split()).assign(lr=None)
 
 
 def test_recipes_are_compared_by_what_the_claims_say_matters(folder: Path) -> None:
@@ -150,6 +151,21 @@ def test_what_cannot_matter_is_refused(folder: Path, matters: str) -> None:
 def test_recipes_of_one_seed_are_refused() -> None:
     searched(1).to_csv("reports/recipes_history.csv", index=False)
     with pytest.raises(InputError, match=r"recipes_history.csv: arms: got one of 1 seed, allowed"):
+        choose_recipe.main()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("damage", ["arm", "val_accuracy", "rows", "cell"])
+def test_a_damaged_history_of_recipes_is_told(damage: str) -> None:
+    table, path = searched(3), Path("reports/recipes_history.csv")
+    if damage == "rows":
+        table = table[:0]
+    elif damage == "cell":
+        table["val_accuracy"] = table["val_accuracy"].astype(object).where(table.index > 0, "high")
+    else:
+        del table[damage]
+    table.to_csv(path, index=False)
+    with pytest.raises(InputError, match=r"reports/recipes_history.csv: "):
         choose_recipe.main()
 
 
