@@ -53,6 +53,7 @@ def test_wording_is_free_and_nothing_else(name: str) -> None:
         "contrast": [{"weight": 1, "variant": "other"}],
         "than": 0.5,
         "twin": declared.Twin(study="other"),
+        "places": {"there": declared.Place(where="there", study="other")},
     }
     assert set(changes) == set(Claim.model_fields)
     for key, value in changes.items():
