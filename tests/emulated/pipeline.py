@@ -49,8 +49,6 @@ def run_both(folder: Path, trained: Sequence[str] = TRAIN) -> tuple[Path, Path]:
     set_params(native / "params.yaml", BUDGET)
     run(native, "dvc", "repro", "download")
     shutil.copytree(native, emulated, symlinks=True)
-    (emulated / ".venv").unlink()
-    (emulated / ".venv").symlink_to(folder.resolve() / ".venv")
     repro(native, TRAIN)
     shutil.copy(native / "dvc.lock", emulated)
     (emulated / "reports/history").mkdir(parents=True)
@@ -59,6 +57,8 @@ def run_both(folder: Path, trained: Sequence[str] = TRAIN) -> tuple[Path, Path]:
         shutil.copytree(native / "models" / variant, emulated / "models" / variant)
         shutil.copy(native / f"reports/history/{variant}.csv", emulated / "reports/history")
         run(emulated, "dvc", "commit", "--force", stage)
+    (emulated / ".venv").unlink()
+    (emulated / ".venv").symlink_to(folder.resolve() / ".venv")
     repro(emulated, trained)
     return native, emulated
 
