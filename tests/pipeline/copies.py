@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[2]
 TRAIN = ["train_bn_l1", "train_gn", "train_ln"]
 BUDGET = {"seeds": "[0, 1]", "epochs": "1", "val_size": "500", "train_size": "500"}
 # A copy's data are the first of each split: no stage does other things with more of them.
-IMAGES = {"train": 2000, "test": 500}
+IMAGES = {"train": 4000, "test": 500}
 PINNED = dict(MNIST.files)
 ATTEMPTS, SECONDS_BETWEEN = 3, 20.0  # to fetch them: a registry may be out of reach for a moment
 # Tests change these, from what they are here, whatever is committed.

@@ -107,9 +107,9 @@ def test_a_table_has_a_row_for_each_trial(name: str, project: Path) -> None:
 
 
 def test_images_are_scored_apart_by_what_a_trial_has_learnt_from(project: Path) -> None:
-    """Of 2,000: in a fold others are set apart, and all but 300 are unseen."""
+    """Of 4,000: in a fold others are set apart, and all but 300 are unseen."""
     table = pd.read_csv(project / "studies/reports/reference.csv")
-    for kind, count in {"test": 500, "unseen": 1700, "seen": 300}.items():
+    for kind, count in {"test": 500, "unseen": 3700, "seen": 300}.items():
         right = table[f"{kind}_accuracy"] * count
         assert right.tolist() == pytest.approx(right.round().tolist(), abs=0.01), kind
     less = table["seen_accuracy"] - table["unseen_accuracy"]
