@@ -1,6 +1,8 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,22 +99,30 @@ def noise_split(noise: Data) -> Images:
     return whole
 
 
-@pytest.fixture(scope="session")
-def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A scheduler and a worker started by hand, elsewhere, without this project on their path."""
-    script = (
-        "import asyncio, sys\n"
-        "from distributed import Scheduler, Worker\n"
-        "async def main():\n"
-        "    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=':0') as scheduler:\n"
-        "        async with Worker(scheduler.address, nthreads=1):\n"
-        "            print(scheduler.address, flush=True)\n"
-        "            await asyncio.to_thread(sys.stdin.read)\n"
-        "asyncio.run(main())\n"
-    )
+SCHEDULER = """
+import asyncio, sys
+import dask
+from distributed import Scheduler, Worker
+dask.config.set({
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "1m",
+})
+async def main():
+    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=':0') as scheduler:
+        async with Worker(scheduler.address, nthreads=1):
+            print(scheduler.address, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def scheduler_in(folder: Path, python: str | Path = sys.executable) -> Iterator[str]:
+    """Start a scheduler and a worker by hand, without this project on their path."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", script],
-        cwd=tmp_path_factory.mktemp("elsewhere"),
+        [python, "-P", "-c", SCHEDULER],
+        cwd=folder,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -122,7 +132,22 @@ def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     process.communicate()
 
 
+@pytest.fixture(scope="session")
+def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A scheduler and a worker elsewhere."""
+    with scheduler_in(tmp_path_factory.mktemp("elsewhere")) as address:
+        yield address
+
+
 @pytest.fixture
 def elsewhere(scheduler: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let stages use a scheduler that is up already: less to wait for, and the same results."""
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
+
+
+@pytest.fixture(scope="module")
+def all_elsewhere(scheduler: str) -> Iterator[None]:
+    """Let all of a file's stages do so, those of what its tests share too."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
+        yield

@@ -34,13 +34,8 @@ print(f"PyTorch uses {torch.backends.cpu.get_cpu_capability()}")
 """
 
 
-def run_both(folder: Path, trained: Sequence[str] = TRAIN) -> tuple[Path, Path]:
-    """Run two copies of the project in `folder`; return their folders, the native one first.
-
-    The emulated run starts from the native one's lock without its outputs and its cache: so it has
-    all to compute, and keeps the order of the lock's stages, which is DVC's whim in a new one. Of
-    the stages that train, it is given the outputs of all but the `trained`.
-    """
+def run_native(folder: Path) -> Path:
+    """Run a copy of the project in `folder`; leave another there that has its data alone."""
     native, emulated = folder / "native", folder / "emulated"
     for project in (native, emulated):
         shutil.rmtree(project, ignore_errors=True)
@@ -50,6 +45,17 @@ def run_both(folder: Path, trained: Sequence[str] = TRAIN) -> tuple[Path, Path]:
     run(native, "dvc", "repro", "download")
     shutil.copytree(native, emulated, symlinks=True)
     repro(native, TRAIN)
+    return native
+
+
+def run_emulated(folder: Path, trained: Sequence[str] = TRAIN) -> Path:
+    """Run the other copy by the emulated Python.
+
+    It starts from the native one's lock without its outputs and its cache: so it has all to
+    compute, and keeps the order of the lock's stages, which is DVC's whim in a new one. Of the
+    stages that train, it is given the outputs of all but the `trained`.
+    """
+    native, emulated = folder / "native", folder / "emulated"
     shutil.copy(native / "dvc.lock", emulated)
     (emulated / "reports/history").mkdir(parents=True)
     for stage in {*TRAIN} - {*trained}:
@@ -60,7 +66,7 @@ def run_both(folder: Path, trained: Sequence[str] = TRAIN) -> tuple[Path, Path]:
     (emulated / ".venv").unlink()
     (emulated / ".venv").symlink_to(folder.resolve() / ".venv")
     repro(emulated, trained)
-    return native, emulated
+    return emulated
 
 
 def repro(project: Path, trained: Sequence[str]) -> None:
@@ -80,7 +86,7 @@ def outputs(project: Path) -> dict[str, str]:
 def main(folder: Path) -> int:
     """Say what the emulated Python sees, run both and print a line per output."""
     print(run(folder, "python", "-c", MACHINE).stdout.strip(), flush=True)
-    native, emulated = (outputs(project) for project in run_both(folder))
+    native, emulated = outputs(run_native(folder)), outputs(run_emulated(folder))
     for path, md5 in native.items():
         print(f"{path}: {'the same' if emulated[path] == md5 else 'differs'}")
     return int(any(emulated[path] != md5 for path, md5 in native.items() if path != DRAWN))

@@ -21,7 +21,7 @@ EXPRESSION = re.compile(r"\$\{\{ (.*?) \}\}")
 BUDGET = {"seeds": [0, 1], "epochs": 1, "val_size": 500, "train_size": 500, "l1_lambda": 1e-4}
 ALL = ["download", "evaluate", "plot", "train_bn_l1", "train_gn", "train_ln"]
 # A limit for what hangs, not for what is slow.
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("all_elsewhere")]
 
 
 class Ran(NamedTuple):

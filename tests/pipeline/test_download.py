@@ -14,7 +14,7 @@ from normlab.data.datasets import MNIST
 from normlab.params import mapping
 from tests.pipeline.copies import copy, data, git, run, set_params, stages_run
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("all_elsewhere")]
 
 BUDGET = {"seeds": "[0]", "epochs": "1", "val_size": "50", "train_size": "50"}
 NAMES = list(MNIST.files)
@@ -186,7 +186,6 @@ def test_a_clone_takes_the_data_from_where_a_person_has_put_them(
     assert bool(git(clone, "status", "--porcelain")) == (folder == "incoming")
 
 
-@pytest.mark.usefixtures("elsewhere")
 def test_all_stages_run_on_all_images(project: Path) -> None:
     """Other copies of the project have the first images alone."""
     ran = stages_run(run(project, "dvc", "repro"))

@@ -13,7 +13,7 @@ from normlab.files import read_json
 from tests.data import letters
 from tests.pipeline.copies import assert_in_order, copy, data, git, run, stages_run
 
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("all_elsewhere")]
 
 LETTERS = "data/own/letters"
 

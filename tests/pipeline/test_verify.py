@@ -20,7 +20,7 @@ from tools import differences, verify
 
 ROOT = verify.ROOT
 # A limit for what hangs, not for what is slow.
-pytestmark = pytest.mark.timeout(3600)
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.usefixtures("all_elsewhere")]
 
 # Trials of one seed of one variant begin with one bit of one weight changed, the least that counts.
 FLIP_A_BIT = """
