@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from tests.faults import rehearsal
-from tests.faults.rehearsal import STAGES, Stages
+from tests.faults.rehearsal import Stages
+from tests.pipeline.copies import copy_of, made_once, shared
 
 MANY = bool(os.environ.get("TORTURE"))
 OUTCOMES = ("healed", "refused with one line", "wrong")
@@ -60,18 +61,18 @@ def injected(request: pytest.FixtureRequest) -> Injected:
 
 @pytest.fixture(scope="session")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory, scheduler: str) -> Iterator[Stages]:
-    """All stages, each run once in a small project; their trials go to a scheduler elsewhere."""
+    """All stages, each run once in a small project; their trials go to a scheduler elsewhere.
+
+    They are run once for all processes that test: each has a copy of that project.
+    """
     if sys.platform != "linux":
         pytest.skip("what injects faults into system calls is for Linux")
     folder = tmp_path_factory.mktemp("rehearsed")
-    project = folder / "project"
-    rehearsal.prepare(project)
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
-        stages = Stages(project, rehearsal.build(folder))
-    for command in ["train bn_l1", "train ln", *STAGES]:
-        ended = stages.run(command)
-        assert ended.status == 0, f"{command}: {ended.said}"
+        made = made_once(shared(tmp_path_factory) / "rehearsal", rehearsal.rehearse)
+        copy_of(made, folder)
+        stages = Stages(folder)
     yield stages
     stages.end()
 

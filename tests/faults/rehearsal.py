@@ -33,6 +33,7 @@ STAGES = {
 }
 """A stage of each kind, in the order in which they depend on each other, and its outputs."""
 OF_STUDIES = ("study norms", "score norms", "judge")
+LIBRARY, WRITES = "writes.so", "writes.json"
 
 
 class Ended(NamedTuple):
@@ -43,16 +44,20 @@ class Ended(NamedTuple):
 
 
 class Stages:
-    """Stages, imported once and run in forks; `writes` says how often each wrote at last."""
+    """Stages, imported once and run in forks; `writes` says how often each wrote at first.
 
-    def __init__(self, project: Path, library: Path) -> None:
-        self.project = project
-        self.writes: dict[str, int] = {}
-        self.errors = project.with_suffix(".err").open("w+", newline="\n")
+    Later it may write less: what was killed before goes on from what it has kept.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.project = folder / "project"
+        noted = folder / WRITES
+        self.writes: dict[str, int] = json.loads(noted.read_text()) if noted.exists() else {}
+        self.errors = (folder / "said").open("w+", newline="\n")
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("forked.py"))],
             env=os.environ
-            | {"LD_PRELOAD": str(library), "PYTHONPATH": str(project)}
+            | {"LD_PRELOAD": str(folder / LIBRARY), "PYTHONPATH": str(self.project)}
             # As `stages/python` has it: Dask's log is none of a stage's lines.
             | {"DASK_LOGGING__DISTRIBUTED": "critical"},
             stdin=subprocess.PIPE,
@@ -74,7 +79,7 @@ class Stages:
         # A bar is not a line.
         said = [line for line in self.errors.read().split("\n") if line and "\r" not in line]
         if status == 0:
-            self.writes[command] = writes[0]
+            self.writes.setdefault(command, writes[0])
         return Ended(status, "\n".join(said))
 
     def end(self) -> None:
@@ -85,13 +90,21 @@ class Stages:
         self.errors.close()
 
 
-def build(folder: Path) -> Path:
-    """Compile `writes.c`."""
-    library = folder / "writes.so"
+def rehearse(folder: Path) -> None:
+    """Prepare a project, run all stages in it and note how often each wrote.
+
+    No path in it is of this folder, which may be copied.
+    """
+    prepare(folder / "project")
     source = Path(__file__).with_name("writes.c")
     command = [sys.executable, "-m", "ziglang", "cc", "-shared", "-fPIC", "-O1"]
-    subprocess.run([*command, str(source), "-o", str(library)], check=True)
-    return library
+    subprocess.run([*command, str(source), "-o", str(folder / LIBRARY)], check=True)
+    stages = Stages(folder)
+    for name in ["train bn_l1", "train ln", *STAGES]:
+        ended = stages.run(name)
+        assert ended.status == 0, f"{name}: {ended.said}"
+    stages.end()
+    (folder / WRITES).write_text(json.dumps(stages.writes))
 
 
 def prepare(project: Path) -> None:
@@ -108,7 +121,7 @@ def prepare(project: Path) -> None:
     for name in ("stages", "normlab"):
         compiled = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / name, code / name, ignore=compiled)
-        (project / name).symlink_to(code / name)
+        (project / name).symlink_to(Path("../code", name))
     shutil.copy(ROOT / "requirements.lock", code)
     (code / ".venv").symlink_to(sys.prefix)
     some = first()
@@ -116,7 +129,7 @@ def prepare(project: Path) -> None:
     place_data(project, some)
     (project / "studies/data/mnist").mkdir(parents=True)
     for split in MNIST.splits:
-        (project / "studies/data/mnist" / split).symlink_to(project / "data" / split)
+        (project / "studies/data/mnist" / split).symlink_to(Path("../../../data", split))
     set_params(project / "params.yaml", BUDGET | RECIPE)
     own = project / "studies/params.yaml"
     # There is no history of registrations here.

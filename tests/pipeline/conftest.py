@@ -1,6 +1,5 @@
 """What tests of the commands share."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -8,7 +7,7 @@ from distributed import Client
 
 from normlab.data import datasets
 from normlab.training import cluster
-from tests.pipeline.copies import copy_of, first, made_once, pins, run_from_nothing
+from tests.pipeline.copies import copy_of, first, made_once, pins, run_from_nothing, shared
 
 IN_PROCESS = {
     "processes": False,
@@ -21,10 +20,7 @@ IN_PROCESS = {
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the project, run once from nothing: for all processes that test, to be copied."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent
-    return made_once(folder / "template", run_from_nothing)
+    return made_once(shared(tmp_path_factory) / "template", run_from_nothing)
 
 
 @pytest.fixture(scope="module")

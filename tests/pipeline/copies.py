@@ -15,6 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from normlab import params
@@ -236,6 +237,12 @@ def run_from_nothing(folder: Path) -> None:
 def copy_of(template: Path, folder: Path) -> None:
     """Copy a copy of the project with all that it has made into an empty folder."""
     shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
+
+
+def shared(factory: pytest.TempPathFactory) -> Path:
+    """The folder for temporary files of all processes that test."""
+    own = factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
