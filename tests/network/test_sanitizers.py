@@ -34,9 +34,9 @@ def test_no_step_and_no_prediction_leaves_its_memory(
     monkeypatch.setattr(library, "run", run)
     rng = np.random.default_rng(0)
     padded = REFERENCE.with_padding(3, 1)
-    shapes = [REFERENCE, padded, *(random_architecture(rng) for _ in range(2))]
+    shapes = [REFERENCE, padded, *(random_architecture(rng) for _ in range(3))]
     for shape in shapes:
-        sizes = [1, 21] if shape is REFERENCE else [20]
+        sizes = [1, 16, 21] if shape is REFERENCE else [5, 20]
         for size, (variant, norm_params) in itertools.product(sizes, NORM_PARAMS):
             network = networks.build(variant, shape, **norm_params)
             networks.initialize(network, rng)

@@ -37,15 +37,16 @@ def test_a_sweep_runs_all_and_says_which_failed(template: Path, tmp_path: Path) 
     copy_of(template, tmp_path)
     (tmp_path / ".venv").unlink()
     link_environment(tmp_path)
-    done = make(tmp_path, "sweep", "S=l1_lambda=none,1e-2 lr=0.015")
+    done = make(tmp_path, "sweep", "S=l1_lambda=1e-3,none,1e-2 lr=0.015")
     assert done.returncode != 0
-    assert done.stdout.splitlines()[-2:] == [
+    assert done.stdout.splitlines()[-3:] == [
+        "done    l1_lambda=1e-3 lr=0.015",
         "failed  l1_lambda=none lr=0.015",
         "done    l1_lambda=1e-2 lr=0.015",
     ]
     assert git(tmp_path, "status", "--porcelain") == ""
     table = run(tmp_path, "dvc", "exp", "show", "--csv", "--hide-workspace").stdout
-    assert len(table.splitlines()) == 3
+    assert len(table.splitlines()) == 4
     shown = make(tmp_path, "experiments", COLUMNS="200").stdout
     (header,) = [line.split() for line in shown.splitlines() if "Experiment" in line]
     *first, loss, l1_lambda = [
