@@ -1,8 +1,4 @@
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +10,7 @@ from normlab.data.augment import Ranges
 from normlab.data.validation import Part
 from normlab.network import networks
 from normlab.training.recipe import Data, Images, Recipe
+from tests import clusters
 
 # The same examples every time, and no verdict on a machine that happens to be busy.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
@@ -99,44 +96,11 @@ def noise_split(noise: Data) -> Images:
     return whole
 
 
-SCHEDULER = """
-import asyncio, sys
-import dask
-from distributed import Scheduler, Worker
-dask.config.set({
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1s",
-    "distributed.admin.system-monitor.interval": "1m",
-})
-async def main():
-    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=':0') as scheduler:
-        async with Worker(scheduler.address, nthreads=1):
-            print(scheduler.address, flush=True)
-            await asyncio.to_thread(sys.stdin.read)
-asyncio.run(main())
-"""
-
-
-@contextmanager
-def scheduler_in(folder: Path, python: str | Path = sys.executable) -> Iterator[str]:
-    """Start a scheduler and a worker by hand, without this project on their path."""
-    process = subprocess.Popen(
-        [python, "-P", "-c", SCHEDULER],
-        cwd=folder,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout
-    yield process.stdout.readline().strip()
-    process.communicate()
-
-
 @pytest.fixture(scope="session")
 def scheduler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A scheduler and a worker elsewhere."""
-    with scheduler_in(tmp_path_factory.mktemp("elsewhere")) as address:
-        yield address
+    with clusters.started(clusters.TOGETHER, folder=tmp_path_factory.mktemp("elsewhere")) as found:
+        yield found[1]
 
 
 @pytest.fixture

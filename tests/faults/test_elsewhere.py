@@ -19,8 +19,8 @@ from normlab.training import cluster, crew, trial, trials
 from normlab.training.chains import run_chains
 from normlab.training.crew import Crew, Kind
 from normlab.training.recipe import Data, State
+from tests.clusters import OTHER_PROCESSOR, SCHEDULER, WORKER, started
 from tests.conftest import make_recipe
-from tests.faults.clusters import OTHER_PROCESSOR, SCHEDULER, WORKER, started
 from tests.faults.conftest import Injected
 
 RECIPE = make_recipe()

@@ -15,7 +15,7 @@ from distributed import Client
 from normlab.errors import InputError
 from normlab.training import cluster
 from normlab.training.chains import run_chains
-from tests.faults.clusters import SCHEDULER, WORKER, started
+from tests.clusters import SCHEDULER, WORKER, started
 from tests.faults.conftest import Injected
 
 NOBODY = 65534

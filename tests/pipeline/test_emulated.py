@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import scheduler_in
+from tests.clusters import TOGETHER, started
 from tests.emulated import pipeline
 
 SCRIPT = Path(__file__).parents[1] / "emulated/x86-64"
@@ -38,7 +38,8 @@ def test_a_machine_with_avx2_and_no_avx512_gives_the_same_lock(
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", scheduler)
     native = pipeline.run_native(tmp_path)
     # One worker imports once what the processes of two stages would each import in a minute.
-    with scheduler_in(tmp_path, tmp_path / ".venv/bin/python") as emulated_scheduler:
+    python = tmp_path / ".venv/bin/python"
+    with started(TOGETHER, folder=tmp_path, python=python) as (_, emulated_scheduler):
         monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", emulated_scheduler)
         emulated = pipeline.run_emulated(tmp_path, ["train_bn_l1"])
     assert pipeline.outputs(emulated) == pipeline.outputs(native)

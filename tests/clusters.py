@@ -26,18 +26,41 @@ async def main():
         await worker.finished()
 asyncio.run(main())
 """
+TOGETHER = """
+import asyncio, sys
+import dask
+from distributed import Scheduler, Worker
+dask.config.set({
+    "temporary-directory": ".",
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "1m",
+})
+async def main():
+    async with Scheduler(host='127.0.0.1', port=0, dashboard_address=':0') as scheduler:
+        async with Worker(scheduler.address, nthreads=1):
+            print(scheduler.address, flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+asyncio.run(main())
+"""
+"""A scheduler and a worker in one process, which ends with the one that tests if not before."""
 OTHER_PROCESSOR = "import platform; platform.machine = lambda: 'riscv64'\n"
 """Put before `WORKER`: no engine can be compiled there."""
 
 
 @contextmanager
 def started(
-    script: str, *arguments: str, folder: Path, **options: Any
+    script: str,
+    *arguments: str,
+    folder: Path,
+    python: str | Path = sys.executable,
+    **options: Any,
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a script, where this project is not on the path; give the process and its address."""
     process = subprocess.Popen(
-        [sys.executable, "-P", "-c", script, *arguments],
+        [python, "-P", "-c", script, *arguments],
         cwd=folder,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
