@@ -290,29 +290,30 @@ def test_one_seed_is_too_few_to_judge_and_costs_nothing(
     assert (committed / "studies/reports/findings.json").read_bytes() == before
 
 
-@pytest.mark.parametrize("with_studies", [False, True])
+@pytest.mark.parametrize(
+    ("of", "changed", "last"),
+    [(".", "l1_lambda=0.1", "plot"), ("studies", "batch_size.epochs=2", "judge")],
+)
 @pytest.mark.usefixtures("elsewhere")
 def test_every_command_works_without_a_target(
-    project: Path, tmp_path: Path, with_studies: bool, monkeypatch: pytest.MonkeyPatch
+    project: Path, tmp_path: Path, of: str, changed: str, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pipeline's where the studies, whose results are in Git, have not been run; and theirs."""
     monkeypatch.setenv("GIT_CONFIG_COUNT", "2")
     for place, (key, value) in enumerate([("user.name", "t"), ("user.email", "t@example.org")]):
         monkeypatch.setenv(f"GIT_CONFIG_KEY_{place}", key)
         monkeypatch.setenv(f"GIT_CONFIG_VALUE_{place}", value)
-    clone = clone_of(project, tmp_path, with_studies=with_studies)
+    clone = clone_of(project, tmp_path, with_studies=of == "studies")
     # Git's hooks look for `dvc` there.
     monkeypatch.setenv("PATH", f"{clone}/.venv/bin{os.pathsep}{os.environ['PATH']}")
-    folder = clone / "studies" if with_studies else clone
-    remote = tmp_path / "remote"
-    dvc = partial(run, clone, "dvc", "--cd", str(folder))
+    folder = clone / of
+    dvc = partial(run, clone, "dvc", "--cd", of)
     assert "up to date" in dvc("status").stdout
     assert "No changes" in dvc("data", "status").stdout
     dvc("checkout")
     dvc("commit")
     dvc("exp", "save", "--name", "saved")
     dvc("exp", "branch", "saved", "kept")
-    changed = "l1_lambda=0.1" if folder == clone else "batch_size.epochs=2"
     dvc("exp", "run", "--name", "tried", "-S", changed)
     git(clone, "checkout", "-q", ".")
     dvc("checkout")
@@ -320,8 +321,8 @@ def test_every_command_works_without_a_target(
     git(clone, "checkout", "-q", ".")
     dvc("checkout")
     dvc("exp", "remove", "saved", "tried")
-    dvc("repro", "--force", "--single-item", "plot" if folder == clone else "judge")
-    dvc("remote", "add", "--default", "--local", "store", str(remote / folder.name))
+    dvc("repro", "--force", "--single-item", last)
+    dvc("remote", "add", "--default", "--local", "store", str(tmp_path / "remote"))
     dvc("push")
     shutil.rmtree(folder / "models")
     shutil.rmtree(folder / ".dvc/cache")
@@ -334,9 +335,9 @@ def test_every_command_works_without_a_target(
     for hook in ("post-checkout", "pre-commit", "pre-push"):
         (clone / ".git/hooks" / hook).unlink()
     git(clone, "branch", "-q", "-D", "kept")
-    assert "up to date" in dvc("status").stdout
+    for one in {of, "."}:
+        assert "up to date" in run(clone, "dvc", "--cd", one, "status").stdout
     assert git(clone, "status", "--porcelain") == ""
-    assert "up to date" in run(clone, "dvc", "status").stdout
 
 
 def test_the_report_is_made_of_what_is_there_and_says_what_was_not_rerun(
